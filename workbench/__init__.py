@@ -1,0 +1,3 @@
+"""The instruction-tuning workbench."""
+
+__version__ = "0.1.0"
