@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """Seconds after which a run that is still `starting` counts as lost."""
     train_slots: int = Field(default=1, ge=1)
     """Training runs at once; one per device."""
+    kinds: str | None = None
+    """`module:attribute` of further run kinds, a sequence of `workbench.runs.kinds.Kind`; for one's own jobs."""
     threads: int = Field(default_factory=lambda: max(1, os.cpu_count() or 1), ge=1)
     """CPU threads a heavy run may use."""
 

@@ -1,0 +1,400 @@
+"""The workbench as a library: what the pages, the command line and notebooks call.
+
+`Workspace` is a thin front over the floors below: one method per thing a person can do, nothing decided here that a
+lower floor could decide. Everything heavy is imported where it is used, so that `import workbench` stays light and the
+page process never loads torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import NotFound, RunProblem, UsageError
+from workbench.records import (
+    Completion,
+    Dataset,
+    DatasetKind,
+    Message,
+    Metric,
+    Model,
+    ModelSource,
+    Payload,
+    Run,
+    RunConfig,
+    RunState,
+    Sampling,
+    Server,
+    Variant,
+    Version,
+)
+from workbench.settings import Settings, get_settings
+from workbench.store import answers as answer_store
+from workbench.store import datasets as dataset_store
+from workbench.store import models as model_store
+from workbench.store import runs as run_store
+from workbench.store.database import Store
+
+if TYPE_CHECKING:
+    from workbench.datasets.importing import ImportPreview
+    from workbench.datasets.render import Chip, Renderer
+    from workbench.datasets.statistics import Statistics
+    from workbench.datasets.versions import RowPage
+    from workbench.evaluation.aggregate import AnswerGrid
+    from workbench.generation.client import ChatClient, StreamHandle
+    from workbench.training.forecast import Forecast
+
+
+class Workspace:
+    """One home folder with its datasets, models, runs and answers.
+
+    Args:
+        home: the folder; default `WORKBENCH_HOME` or `~/.workbench`.
+        settings: all settings, instead of `home`.
+
+    Raises:
+        StoreProblem: the folder or the database cannot be used.
+    """
+
+    def __init__(self, home: Path | str | None = None, *, settings: Settings | None = None) -> None:
+        if settings is None:
+            settings = get_settings() if home is None else Settings(home=Path(home))
+        self.settings = settings
+        self.store = Store(settings)
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.settings.home)!r})"
+
+    # Data ------------------------------------------------------------------------------------------------------
+
+    def datasets(self, *, kind: DatasetKind | None = None, archived: bool = False) -> list[Dataset]:
+        """Datasets, newest first."""
+        return dataset_store.list_datasets(self.store, kind=kind, archived=archived)
+
+    def dataset(self, name_or_id: str) -> Dataset:
+        """The dataset of this name or id."""
+        return dataset_store.get_dataset(self.store, name_or_id)
+
+    def versions(self, name_or_id: str) -> list[Version]:
+        """Versions of a dataset, newest first."""
+        return dataset_store.list_versions(self.store, self.dataset(name_or_id).id)
+
+    def version(self, reference: str) -> Version:
+        """The version meant by `name`, `name@3` or a version id."""
+        return dataset_store.find_version(self.store, reference)[1]
+
+    def preview_import(self, source: Path | str, **options: Any) -> ImportPreview:
+        """What an import would make of a file: format, encoding, mapping, first rows, problems. Stores nothing."""
+        from workbench.datasets.importing import preview
+
+        return preview(Path(source), **options)
+
+    def import_data(self, source: Path | str, dataset: str, **options: Any) -> Run:
+        """Import a file as a run; see `ImportConfig` for the options.
+
+        Args:
+            source: path of the file.
+            dataset: name of a new dataset, or of one that gets a new version.
+            options: fields of `ImportConfig`.
+        """
+        return self.launch("import", {"source": str(source), "dataset": dataset, **options}, name=f"Import {dataset}")
+
+    def install_kit(self, name: str = "assistant") -> tuple[Version, Version]:
+        """Put a starter kit's training rows and held-out prompts into the store; once only."""
+        from workbench.datasets.starter import install_kit
+
+        return install_kit(self.store, name)
+
+    def rows(self, reference: str, *, offset: int = 0, limit: int = 50, search: str = "") -> RowPage:
+        """A page of a version's rows, optionally only those that contain a text."""
+        from workbench.datasets.versions import read_page
+
+        return read_page(self.store, self.version(reference), offset=offset, limit=limit, search=search)
+
+    def statistics(self, reference: str) -> Statistics:
+        """Lengths, turns, duplicates of a version."""
+        from workbench.datasets.statistics import describe
+
+        return describe(self.store, self.version(reference))
+
+    def export_data(self, reference: str, path: Path | str, format: str = "jsonl") -> Path:
+        """Write a version as JSON Lines, CSV or Parquet that imports again as the same rows."""
+        from workbench.datasets.exporting import export_version
+
+        return export_version(self.store, self.version(reference), Path(path), format)
+
+    def renderer(self, model: str) -> Renderer:
+        """The one render for a base model: chat template and tokenizer.
+
+        Raises:
+            RunProblem: the model is still being added.
+        """
+        from workbench.datasets.render import load_renderer
+
+        record = self.model(model)
+        if record.path is None:
+            raise RunProblem("the model is not ready yet", value=record.name, remedy="Wait for its run to finish.")
+        return load_renderer(Path(record.path))
+
+    def inspect(self, payload: Payload, model: str) -> list[list[Chip]]:
+        """The tokens a model would see for a row, each marked as supervised or not; one list per training row."""
+        return self.renderer(model).inspect_payload(payload)
+
+    # Models ----------------------------------------------------------------------------------------------------
+
+    def models(self, *, archived: bool = False) -> list[Model]:
+        """Base models, oldest first; the bundled one is always there."""
+        from workbench.models.adding import ensure_bundled
+
+        ensure_bundled(self.store)
+        return model_store.list_models(self.store, archived=archived)
+
+    def model(self, name_or_id: str) -> Model:
+        """The base model of this name or id; `bundled` means the bundled one."""
+        if name_or_id == "bundled":
+            from workbench.models.adding import ensure_bundled
+
+            return ensure_bundled(self.store)
+        return model_store.get_model(self.store, name_or_id)
+
+    def add_model(self, source: str, reference: str = "", *, name: str | None = None, **options: Any) -> Run:
+        """Add a base model as a run: `bundled`, a `hub` id, a `local` folder or a `gguf` file."""
+        config = {"source": ModelSource(source), "reference": reference, "name": name, **options}
+        return self.launch("add_model", config, name=f"Add {name or reference or 'the bundled model'}")
+
+    def variants(self, *, archived: bool = False) -> list[Variant]:
+        """What can answer, oldest first."""
+        return model_store.list_variants(self.store, archived=archived)
+
+    def variant(self, name_or_id: str) -> Variant:
+        """The variant of this name or id."""
+        return model_store.get_variant(self.store, name_or_id)
+
+    def import_adapter(self, folder: Path | str, model: str, name: str) -> Variant:
+        """Take in a PEFT LoRA folder made elsewhere, after checking that it fits the base."""
+        from workbench.models.adapters import import_adapter
+
+        return import_adapter(self.store, Path(folder), self.model(model), name)
+
+    def servers(self) -> list[Server]:
+        """Remote servers."""
+        return model_store.list_servers(self.store)
+
+    def add_server(self, name: str, base_url: str, key: str = "") -> Server:
+        """Add an OpenAI-compatible server after probing it; the key goes to a 0600 file."""
+        from workbench.generation.servers import add_server
+
+        return add_server(self.store, name, base_url, key)
+
+    def remote_variant(self, server: str, model: str) -> Variant:
+        """The variant for one model of a remote server."""
+        from workbench.generation.servers import remote_variant
+
+        return remote_variant(self.store, model_store.get_server(self.store, server), model)
+
+    # Runs ------------------------------------------------------------------------------------------------------
+
+    def launch(self, kind: str, config: RunConfig | Mapping[str, Any], *, name: str | None = None) -> Run:
+        """Start a run of a kind, or queue it when its slot is taken.
+
+        Args:
+            kind: a key of `workbench.runs.kinds.KINDS`.
+            config: the kind's config, or its fields.
+            name: shown name; made from the config when None.
+
+        Raises:
+            UsageError: the kind is unknown or the config does not hold.
+        """
+        from workbench.runs.launch import launch_run
+
+        return launch_run(self.store, kind, config, name=name)
+
+    def train_sft(self, dataset: str, *, model: str = "bundled", name: str | None = None, **options: Any) -> Run:
+        """Fine-tune a LoRA adapter on a dataset, in the background; see `SFTConfig` for the options."""
+        config = {"dataset": dataset, "model": self.model(model).id, **options}
+        return self.launch("sft", config, name=name)
+
+    def forecast(self, kind: str, config: RunConfig | Mapping[str, Any]) -> Forecast:
+        """Memory and time a training run will need, with the parts."""
+        from workbench.runs.kinds import parse_config
+        from workbench.training.forecast import forecast_run
+
+        return forecast_run(self.store, parse_config(kind, config))
+
+    def runs(self, **filters: Any) -> list[Run]:
+        """Runs, newest first; what vanished is told as interrupted. Filters as in `workbench.store.runs.list_runs`."""
+        from workbench.runs.liveness import reap
+
+        reap(self.store)
+        return run_store.list_runs(self.store, **filters)
+
+    def run(self, run_id: str) -> Run:
+        """The run of this id, its state made truthful first."""
+        from workbench.runs.liveness import reap
+
+        reap(self.store)
+        return run_store.get_run(self.store, run_id)
+
+    def metrics(self, run_id: str, names: Sequence[str] | None = None) -> list[Metric]:
+        """Metric points of a run."""
+        return run_store.list_metrics(self.store, run_id, names)
+
+    def samples(self, run_id: str) -> list[dict[str, Any]]:
+        """Sample answers drawn while the model learned."""
+        return run_store.list_samples(self.store, run_id)
+
+    def log(self, run_id: str, *, tail_bytes: int = 65_536) -> str:
+        """The end of a run's log."""
+        path = self.settings.run_dir(run_store.get_run(self.store, run_id).id) / "worker.log"
+        if not path.exists():
+            return ""
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - tail_bytes))
+            return stream.read().decode("utf-8", "replace")
+
+    def stop(self, run_id: str) -> Run:
+        """Ask a run to write its checkpoint and stop; a queued one is stopped at once."""
+        from workbench.runs.launch import stop_run
+
+        return stop_run(self.store, run_id)
+
+    def resume(self, run_id: str) -> Run:
+        """Continue a stopped, failed or interrupted run from its last checkpoint."""
+        from workbench.runs.launch import resume_run
+
+        return resume_run(self.store, run_id)
+
+    def clone(self, run_id: str, *, name: str | None = None, **changes: Any) -> Run:
+        """Launch a run with another run's config, some fields changed."""
+        run = run_store.get_run(self.store, run_id)
+        return self.launch(run.kind, {**run.spec, **changes}, name=name or f"{run.name} copy")
+
+    def edit_run(
+        self,
+        run_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+        archived: bool | None = None,
+    ) -> Run:
+        """Change a run's name, tags, notes, or put it away."""
+        from workbench.runs.launch import archive_run
+
+        if name is not None:
+            run_store.rename_run(self.store, run_id, name)
+        if tags is not None:
+            run_store.update_run(self.store, run_id, tags=tuple(tags))
+        if notes is not None:
+            run_store.update_run(self.store, run_id, notes=notes)
+        if archived is not None:
+            archive_run(self.store, run_id, archived)
+        return run_store.get_run(self.store, run_id)
+
+    def wait(self, run_id: str, *, timeout_s: float | None = None, poll_s: float = 0.3) -> Run:
+        """Block until a run has ended.
+
+        Raises:
+            RunProblem: it is still at work after `timeout_s`.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (run := self.run(run_id)).state.active:
+            if deadline is not None and time.monotonic() > deadline:
+                raise RunProblem("the run is still at work", place=run.name, value=run.state.value)
+            time.sleep(poll_s)
+        return run
+
+    # Text ------------------------------------------------------------------------------------------------------
+
+    def client(self, variant: str) -> ChatClient:
+        """The client for a variant; finds or starts the local engine of its base."""
+        from workbench.runs.engines import client_for
+
+        return client_for(self.store, self.variant(variant))
+
+    def generate(
+        self, variant: str, prompt: str | Sequence[Message], *, system: str = "", **sampling: Any
+    ) -> Completion:
+        """Answer a prompt with a variant and wait for the whole text.
+
+        Args:
+            variant: name or id.
+            prompt: a user turn, or a conversation that ends with one.
+            system: system prompt, for a plain-text prompt.
+            sampling: fields of `Sampling`.
+        """
+        return self.client(variant).complete(as_messages(prompt, system), Sampling(**sampling))
+
+    def stream(
+        self, variant: str, prompt: str | Sequence[Message], *, system: str = "", **sampling: Any
+    ) -> StreamHandle:
+        """Answer a prompt piece by piece."""
+        return self.client(variant).stream(as_messages(prompt, system), Sampling(**sampling))
+
+    # Prompt sets -----------------------------------------------------------------------------------------------
+
+    def answer_prompts(self, prompts: str, variants: Sequence[str], **options: Any) -> Run:
+        """Answer a prompt set with several variants, in the background; see `AnswerConfig` for the options."""
+        ids = [self.variant(name).id for name in variants]
+        if not ids:
+            raise UsageError("no variant was chosen", place="variants", remedy="Choose at least one.")
+        return self.launch("answer", {"prompts": prompts, "variants": ids, **options}, name=f"Answers to {prompts}")
+
+    def answers(self, run_id: str) -> AnswerGrid:
+        """A prompt set's answers as a grid, with scores and intervals where there is a scorer."""
+        from workbench.evaluation.aggregate import load_grid
+
+        return load_grid(self.store, run_store.get_run(self.store, run_id))
+
+    def conversations(self, **filters: Any) -> list[Any]:
+        """Playground conversations, newest first."""
+        return list(answer_store.list_conversations(self.store, **filters))
+
+    # The tour --------------------------------------------------------------------------------------------------
+
+    def tour(self, *, quick: bool = False) -> Run:
+        """Start the tour: kit, LoRA on the bundled model, held-out prompts answered by base and tuned."""
+        active = [RunState.QUEUED, RunState.STARTING, RunState.RUNNING]
+        for run in self.runs(kinds=["tour"], states=active):
+            return run
+        return self.launch("tour", {"quick": quick}, name="Tour")
+
+    def iter_progress(self, run_id: str, *, poll_s: float = 0.3) -> Iterator[Run]:
+        """Yield the run each time something about it changed, until it has ended; the last one has ended."""
+        last: Run | None = None
+        while True:
+            run = self.run(run_id)
+            if last is None or run.model_copy(update={"heartbeat_at": last.heartbeat_at}) != last:
+                yield run
+                last = run
+            if not run.state.active:
+                return
+            time.sleep(poll_s)
+
+
+def as_messages(prompt: str | Sequence[Message], system: str = "") -> list[Message]:
+    """A plain text as a conversation; a conversation as it is.
+
+    Raises:
+        UsageError: the prompt is empty or does not end with a turn that can be answered.
+    """
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise UsageError("the prompt is empty", place="prompt", remedy="Write something to answer.")
+        turns = [Message(role="user", content=prompt)]
+        return [Message(role="system", content=system), *turns] if system.strip() else turns
+    if not prompt or prompt[-1].role not in ("user", "tool"):
+        raise UsageError("the conversation must end with a user turn", place="prompt")
+    return list(prompt)
+
+
+def find_variant(workspace: Workspace, name_or_id: str) -> Variant:
+    """A variant by name or id, where `base` means the bundled model itself."""
+    if name_or_id == "base":
+        for variant in workspace.variants():
+            if variant.adapter_path is None and variant.model_id == workspace.model("bundled").id:
+                return variant
+        raise NotFound("the bundled model is not ready yet", remedy="`workbench models add bundled` converts it once.")
+    return workspace.variant(name_or_id)

@@ -1,0 +1,130 @@
+"""The one table of run kinds: config class and work function, both named as strings, and the slot class.
+
+A new kind of run is a config class, a file with one function, and a line here; its form, its command-line options and
+its saved spec are made from the config class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from pydantic import ValidationError
+
+from workbench.errors import UsageError
+from workbench.job import Job
+from workbench.records import RunConfig
+from workbench.settings import Settings, get_settings
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run."""
+
+    name: str
+    """Key in the store and on the command line."""
+    title: str
+    """Words for pages."""
+    config: str
+    """`module:Class` of the `RunConfig`."""
+    work: str
+    """`module:function`, called as `work(config, job)` in the worker."""
+    slot: str
+    """train, bulk, io, flow or service."""
+
+    def load_config(self) -> type[RunConfig]:
+        """The config class."""
+        found: type[RunConfig] = _load(self.config)
+        return found
+
+    def load_work(self) -> Callable[[RunConfig, Job], Mapping[str, Any] | None]:
+        """The work function; called in workers only, since it may import torch."""
+        found: Callable[[RunConfig, Job], Mapping[str, Any] | None] = _load(self.work)
+        return found
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+_TABLE = (
+    Kind(
+        "import",
+        "Import",
+        "workbench.datasets.importing:ImportConfig",
+        "workbench.datasets.importing:import_file",
+        "io",
+    ),
+    Kind("add_model", "Add model", "workbench.models.adding:AddModelConfig", "workbench.models.adding:add_model", "io"),
+    Kind(
+        "sft",
+        "Supervised fine-tune",
+        "workbench.training.configs:SFTConfig",
+        "workbench.training.sft:train_sft",
+        "train",
+    ),
+    Kind("serve", "Engine", "workbench.generation.configs:ServeConfig", "workbench.generation.server:serve", "service"),
+    Kind(
+        "answer",
+        "Answer prompts",
+        "workbench.evaluation.tasks:AnswerConfig",
+        "workbench.evaluation.tasks:answer_prompts",
+        "bulk",
+    ),
+    Kind("tour", "Tour", "workbench.runs.tour:TourConfig", "workbench.runs.tour:take_tour", "flow"),
+)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}
+
+
+def all_kinds() -> dict[str, Kind]:
+    """Our own kinds and those that the setting `kinds` names."""
+    named = get_settings().kinds
+    return KINDS | {kind.name: kind for kind in _load(named)} if named else KINDS
+
+
+def slot_limits(settings: Settings) -> dict[str, int]:
+    """How many runs of each slot class may be at work at once; services never queue."""
+    return {"train": settings.train_slots, "bulk": 1, "io": 2, "flow": 1, "service": 10_000}
+
+
+def get_kind(name: str) -> Kind:
+    """The kind of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    kinds = all_kinds()
+    if name not in kinds:
+        raise UsageError("no such kind of run", value=name, remedy=f"Kinds are {', '.join(kinds)}.")
+    return kinds[name]
+
+
+def parse_config(kind: str, config: RunConfig | Mapping[str, Any]) -> RunConfig:
+    """A kind's config from its fields, checked.
+
+    Raises:
+        UsageError: a field is unknown, missing or out of bounds; names the field and the value.
+    """
+    cls = get_kind(kind).load_config()
+    if isinstance(config, cls):
+        return config
+    try:
+        return cls.model_validate(config.model_dump() if isinstance(config, RunConfig) else dict(config))
+    except ValidationError as error:
+        raise config_problem(error) from error
+
+
+def config_problem(error: ValidationError) -> UsageError:
+    """The first problem of a validation, in words, with the number of others."""
+    problems = error.errors(include_url=False, include_context=False)
+    first = problems[0]
+    more = f" {len(problems) - 1} more field(s) do not hold either." if len(problems) > 1 else ""
+    message = str(first["msg"]).removeprefix("Value error, ")
+    value = first.get("input") if first["type"] != "missing" else None
+    place = ".".join(str(part) for part in first["loc"]) or "config"
+    return UsageError(
+        message[:1].lower() + message[1:], place=place, value=value, remedy=f"Change it and try again.{more}"
+    )

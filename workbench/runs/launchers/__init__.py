@@ -1,0 +1,1 @@
+"""Where a claimed run is started: this machine, or a cluster."""
