@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from workbench.errors import StoreProblem
@@ -64,6 +64,8 @@ class Store:
         try:
             with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
                 yield connection
+        except IntegrityError:
+            raise  # a name that is taken, or the like: the caller knows the words
         except DBAPIError as error:
             raise _translate(error, self.settings) from error
 
@@ -79,7 +81,14 @@ def open_store(settings: Settings | None = None) -> Store:
 
 def _make_engine(url: str, is_sqlite: bool) -> Engine:
     if not is_sqlite:
-        return create_engine(url, pool_pre_ping=True)
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise StoreProblem(
+                f"the database driver is missing: {error.name}",
+                place=make_url(url).render_as_string(hide_password=True),
+                remedy="Install it into the workbench's environment, for PostgreSQL with pip install 'psycopg[binary]'.",
+            ) from error
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, String, cast, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from workbench.errors import NotFound
@@ -74,20 +74,45 @@ def list_runs(
     kinds: Sequence[str] | None = None,
     states: Sequence[RunState] | None = None,
     archived: bool = False,
+    search: str = "",
     limit: int = 200,
     offset: int = 0,
 ) -> list[Run]:
-    """Runs, newest first."""
+    """Runs, newest first; `search` is a text that the name, the tags or the notes contain, in either case."""
     table = tables.runs
     query = select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit).offset(offset)
+    with store.read() as connection:
+        return [_run(row) for row in connection.execute(_filtered(query, kinds, states, archived, search))]
+
+
+def count_matching_runs(
+    store: Store,
+    *,
+    kinds: Sequence[str] | None = None,
+    states: Sequence[RunState] | None = None,
+    archived: bool = False,
+    search: str = "",
+) -> int:
+    """How many runs `list_runs` would give with these filters and no limit."""
+    query = _filtered(select(func.count()).select_from(tables.runs), kinds, states, archived, search)
+    with store.read() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def _filtered(
+    query: Select[Any], kinds: Sequence[str] | None, states: Sequence[RunState] | None, archived: bool, search: str
+) -> Select[Any]:
+    table = tables.runs
     if kinds is not None:
         query = query.where(table.c.kind.in_(kinds))
     if states is not None:
         query = query.where(table.c.state.in_([state.value for state in states]))
     if not archived:
         query = query.where(table.c.archived_at.is_(None))
-    with store.read() as connection:
-        return [_run(row) for row in connection.execute(query)]
+    if search.strip():
+        columns = (table.c.name, table.c.notes, cast(table.c.tags, String))
+        query = query.where(or_(*(column.icontains(search.strip(), autoescape=True) for column in columns)))
+    return query
 
 
 def count_runs(store: Store) -> dict[RunState, int]:
