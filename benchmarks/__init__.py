@@ -1,0 +1,1 @@
+"""Every figure the README quotes, measured beside its peers in the same process group."""

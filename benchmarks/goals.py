@@ -1,0 +1,45 @@
+"""The goals, in one table: figure → words, and the comparison that decides whether it is met.
+
+`limit` and `peers` come from the same run of the benchmark, so a goal that speaks of them compares like with like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Peers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a figure is held to."""
+
+    words: str
+    """The goal as a reader sees it."""
+    met: Callable[[float, Peers, float | None], bool]
+    """value, peers, limit → whether it holds."""
+
+
+GOALS: dict[str, Goal] = {
+    "start.first_page": Goal("≤ 3 s", lambda value, peers, limit: value <= 3.0),
+    "pages.p95": Goal("≤ 150 ms for each page", lambda value, peers, limit: value <= 150.0),
+    "launch.first_step": Goal(
+        "≤ 1.2 × the bare TRL script", lambda value, peers, limit: value <= 1.2 * peers["bare TRL script"]
+    ),
+    "sft.epoch": Goal(
+        "≥ 3 × as fast as stock TRL, and ≥ 75 % of the GEMM limit",
+        lambda value, peers, limit: (
+            3 * value <= peers["stock TRL SFTTrainer"] and limit is not None and limit >= 0.75 * value
+        ),
+    ),
+    "sft.loss_difference": Goal("≤ 1e-5 on the same batch", lambda value, peers, limit: value <= 1e-5),
+    "side_by_side.base_and_one": Goal(
+        "≤ 0.6 × of generate twice", lambda value, peers, limit: value <= 0.6 * peers["generate twice"]
+    ),
+    "side_by_side.base_and_three": Goal(
+        "≤ 1.25 × of base and one", lambda value, peers, limit: value <= 1.25 * peers["base and one, ours"]
+    ),
+    "side_by_side.same_text": Goal("greedy text identical to plain PEFT", lambda value, peers, limit: value == 1.0),
+    "sampling.throughput": Goal("≥ 120 tok/s", lambda value, peers, limit: value >= 120.0),
+}
