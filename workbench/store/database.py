@@ -87,7 +87,7 @@ def _make_engine(url: str, is_sqlite: bool) -> Engine:
             raise StoreProblem(
                 f"the database driver is missing: {error.name}",
                 place=make_url(url).render_as_string(hide_password=True),
-                remedy="Install it into the workbench's environment, for PostgreSQL with pip install 'psycopg[binary]'.",
+                remedy="Install it into .venv; for PostgreSQL: pip install 'psycopg[binary]'.",
             ) from error
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
 

@@ -1,0 +1,14 @@
+"""The app: page config, the map of pages, and the page itself. `workbench app` or `streamlit run app.py` starts it."""
+
+import streamlit as st
+
+from workbench.ui.errors import shown_errors
+from workbench.ui.links import page_map
+from workbench.ui.runs import notify_ended
+
+st.set_page_config(page_title="Instruction-tuning workbench", page_icon=":material/tune:", layout="wide")
+page = st.navigation(page_map(), expanded=True)
+with shown_errors():
+    page.run()
+with shown_errors():
+    notify_ended()

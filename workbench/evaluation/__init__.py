@@ -1,0 +1,1 @@
+"""Answer prompt sets with several variants, score the answers, and turn the scores into figures with intervals."""

@@ -1,0 +1,81 @@
+"""Figures with intervals, from counts and from one value per prompt. Knows nothing of answers or scorers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.errors import UsageError
+from workbench.records import Interval
+
+_RESAMPLES = 1000
+_CHUNK = 1_000_000
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """A share with its Wilson score interval (Wilson 1927; no continuity correction).
+
+    Args:
+        successes: how many of the n, 0 to n.
+        n: number of items, at least 1.
+        confidence: between 0 and 1, both excluded.
+
+    Raises:
+        UsageError: the counts cannot be a share.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise UsageError("a share needs 0 ≤ successes ≤ n and n ≥ 1", place="wilson", value=(successes, n))
+    z = _normal_quantile(confidence)
+    share = successes / n
+    width = 1 + z * z / n
+    centre = (share + z * z / (2 * n)) / width
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / width
+    # At the ends the bound is exactly 0 or 1; the formula only gets there up to rounding.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return Interval(value=share, low=low, high=high, n=n)
+
+
+def bootstrap_mean(values: Sequence[float], confidence: float = 0.95, *, seed: int = 0) -> Interval:
+    """A mean with its percentile bootstrap interval, one value per prompt (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        values: one figure per prompt, at least one, none of them NaN.
+        confidence: between 0 and 1, both excluded.
+        seed: the same seed and values give the same interval.
+
+    Raises:
+        UsageError: there is no value, or one is not a finite number.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise UsageError("a mean needs at least one value, all of them finite", place="bootstrap_mean")
+    tail = _tail(confidence)
+    means = _resampled_means(array, seed)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    mean = float(array.mean())
+    return Interval(value=mean, low=min(float(low), mean), high=max(float(high), mean), n=int(array.size))
+
+
+def _tail(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise UsageError("the confidence lies between 0 and 1", place="confidence", value=confidence)
+    return (1 - confidence) / 2
+
+
+def _normal_quantile(confidence: float) -> float:
+    return NormalDist().inv_cdf(1 - _tail(confidence))
+
+
+def _resampled_means(array: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    generator = np.random.default_rng(seed)
+    step = max(1, _CHUNK // array.size)
+    parts = []
+    for start in range(0, _RESAMPLES, step):
+        count = min(step, _RESAMPLES - start)
+        parts.append(array[generator.integers(0, array.size, size=(count, array.size))].mean(axis=1))
+    return np.concatenate(parts)

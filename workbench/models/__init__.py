@@ -1,0 +1,1 @@
+"""Base models and adapters: adding them to the catalog, checking, loading, publishing, and telling them apart."""

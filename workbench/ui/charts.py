@@ -1,0 +1,172 @@
+"""Plotly figures that look right in the light and the dark theme.
+
+Lines take their colours from the theme's `chartCategoricalColors`; bands are translucent greys and ambers, which hold
+on either background. Every figure has an unchanging `uirevision`, so a zoom survives the next refresh of a live chart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from workbench.records import Interval, Metric
+
+Points = list[tuple[int, float]]
+BAND = "rgba(202, 138, 4, 0.20)"
+FAINT = "rgba(128, 140, 140, 0.45)"
+MOST_POINTS = 2000
+CONFIG: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}
+
+
+def series(metrics: Sequence[Metric]) -> dict[str, Points]:
+    """Points by metric name, in order of step; thinned evenly where a series has more than 2000."""
+    found: dict[str, Points] = {}
+    for metric in metrics:
+        found.setdefault(metric.name, []).append((metric.step, metric.value))
+    for name, points in found.items():
+        points.sort()
+        stride = -(-len(points) // MOST_POINTS)
+        if stride > 1:
+            found[name] = points[:-1:stride] + points[-1:]
+    return found
+
+
+def smooth(points: Points, weight: float = 0.85) -> Points:
+    """Exponential moving average with the start-up bias taken out (as in Adam, Kingma and Ba 2015, section 3)."""
+    average, total, smoothed = 0.0, 0.0, []
+    for step, value in points:
+        average = weight * average + (1 - weight) * value
+        total = weight * total + (1 - weight)
+        smoothed.append((step, average / total))
+    return smoothed
+
+
+def loss_figure(found: Mapping[str, Points]) -> go.Figure:
+    """Training loss, faint with its moving average, and held-out loss with its interval where there is one.
+
+    Args:
+        found: from `series`; uses `loss`, `eval_loss`, `eval_loss_low`, `eval_loss_high`.
+    """
+    figure = go.Figure()
+    train, held_out = found.get("loss", []), found.get("eval_loss", [])
+    if len(train) > 12:
+        _line(figure, train, "each step", "loss", color=FAINT, width=1, legend=False)
+        _line(figure, smooth(train), "train, smoothed", "loss")
+    elif train:
+        _line(figure, train, "train", "loss", markers=len(train) < 3)
+    low, high = found.get("eval_loss_low", []), found.get("eval_loss_high", [])
+    if low and high:
+        _band(figure, low, high)
+    if held_out:
+        _line(figure, held_out, "held-out", "loss", markers=True)
+    return _finish(figure, "loss (nats per token)", height=320)
+
+
+def line_figure(lines: Mapping[str, Points], unit: str, *, height: int = 220, tick: str | None = None) -> go.Figure:
+    """Lines over steps.
+
+    Args:
+        lines: points by shown name.
+        unit: title of the vertical axis.
+        height: pixels.
+        tick: format of the vertical axis, for example `.0e`.
+    """
+    figure = go.Figure()
+    for name, points in lines.items():
+        _line(figure, points, name, unit, markers=len(points) < 3)
+    return _finish(figure, unit, height=height, tick=tick, legend=len(lines) > 1)
+
+
+def interval_figure(estimates: Mapping[str, Interval], unit: str) -> go.Figure:
+    """One point with its interval a row; hover tells the estimate, the interval and how many items it rests on."""
+    names = list(estimates)
+    values = list(estimates.values())
+    figure = go.Figure(
+        go.Scatter(
+            x=[item.value for item in values],
+            y=names,
+            mode="markers",
+            marker={"size": 11},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [item.high - item.value for item in values],
+                "arrayminus": [item.value - item.low for item in values],
+                "thickness": 2,
+            },
+            customdata=[(item.low, item.high, item.n) for item in values],
+            hovertemplate="%{x:.4g}, %{customdata[0]:.4g} to %{customdata[1]:.4g}, n = %{customdata[2]}<extra>%{y}</extra>",
+        )
+    )
+    figure.update_layout(
+        height=80 + 44 * len(names), margin={"l": 8, "r": 16, "t": 8, "b": 8}, xaxis_title=unit, showlegend=False
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
+
+
+def show(figure: go.Figure, *, key: str, alt: str) -> None:
+    """Draw a figure across the container.
+
+    Args:
+        figure: from this module.
+        key: unique in the page; keeps the chart in place while a fragment refreshes it.
+        alt: what the chart says, for people who do not see it.
+    """
+    st.plotly_chart(figure, key=key, config=CONFIG, alt=alt)
+
+
+def _line(
+    figure: go.Figure,
+    points: Points,
+    name: str,
+    unit: str,
+    *,
+    color: str | None = None,
+    width: int = 2,
+    markers: bool = False,
+    legend: bool = True,
+) -> None:
+    figure.add_scatter(
+        x=[step for step, _ in points],
+        y=[value for _, value in points],
+        name=name,
+        mode="lines+markers" if markers else "lines",
+        line={"width": width, **({"color": color} if color else {})},
+        marker={"size": 7},
+        showlegend=legend,
+        hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>" if legend else None,
+        hoverinfo=None if legend else "skip",
+    )
+
+
+def _band(figure: go.Figure, low: Points, high: Points) -> None:
+    steps = [step for step, _ in high]
+    figure.add_scatter(
+        x=steps + steps[::-1],
+        y=[value for _, value in high] + [value for _, value in low][::-1],
+        fill="toself",
+        fillcolor=BAND,
+        line={"width": 0},
+        name="held-out, 95 % interval",
+        hoverinfo="skip",
+    )
+
+
+def _finish(figure: go.Figure, unit: str, *, height: int, tick: str | None = None, legend: bool = True) -> go.Figure:
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 12, "t": 28 if legend else 8, "b": 8},
+        xaxis_title="step",
+        yaxis_title=unit,
+        hovermode="x unified",
+        uirevision="keep",
+        showlegend=legend,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    figure.update_xaxes(automargin=True, rangemode="tozero")
+    figure.update_yaxes(automargin=True, tickformat=tick)
+    return figure

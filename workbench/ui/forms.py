@@ -1,0 +1,260 @@
+"""A form from a config class: widgets from its fields' types, bounds, defaults, docstrings and groups.
+
+Every run kind's form is made here, so a new setting is a new field and nothing else. Widgets are not put into an
+`st.form`: the forecast beside them follows each change. Values live in the session under `<form>.<field>`;
+the page keeps them as a draft in the store.
+
+    values = config_form(SFTConfig, key="new_run.sft", skip={"dataset", "model"})
+    config = checked_config("sft", {**values, "dataset": …}, SFTConfig)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+import streamlit as st
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from workbench.errors import WorkbenchError
+from workbench.records import RunConfig
+from workbench.ui.errors import field_problems, show_problem
+from workbench.ui.text import plain
+
+OTHER = "Settings"
+NOTHING = "none"
+
+
+def put_values(key: str, values: Mapping[str, Any]) -> None:
+    """Set a form's values; only before its widgets are drawn or in a callback.
+
+    Args:
+        key: the form's key.
+        values: by field name.
+    """
+    for name, value in values.items():
+        st.session_state[f"{key}.{name}"] = value
+
+
+def has_values(key: str, config_class: type[RunConfig]) -> bool:
+    """Whether this session has values of the form."""
+    return any(f"{key}.{name}" in st.session_state for name in config_class.model_fields)
+
+
+def config_form(
+    config_class: type[RunConfig],
+    *,
+    key: str,
+    skip: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    on_change: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Draw a widget for every field, by group, advanced ones folded away below their group.
+
+    Args:
+        config_class: the kind's config class.
+        key: prefix of the widgets' session keys.
+        skip: fields the page draws by itself.
+        defaults: starting values instead of the class's own.
+        on_change: called when a value changes.
+
+    Returns:
+        Raw values by field name; check them with `checked_config`.
+    """
+    values: dict[str, Any] = {}
+    groups: dict[str, tuple[list[str], list[str]]] = {}
+    for name, field in config_class.model_fields.items():
+        if name not in skip:
+            plain_fields, advanced = groups.setdefault(_extra(field, "group") or OTHER, ([], []))
+            (advanced if _extra(field, "advanced") else plain_fields).append(name)
+
+    def draw(names: Sequence[str]) -> None:
+        with st.grid(3, min_column_width=260):
+            for name in names:
+                start = (defaults or {}).get(
+                    name, config_class.model_fields[name].get_default(call_default_factory=True)
+                )
+                values[name] = draw_field(name, config_class.model_fields[name], f"{key}.{name}", start, on_change)
+
+    for group, (shown, _) in groups.items():
+        if shown:
+            st.markdown(f"**{group}**")
+            draw(shown)
+    if any(advanced for _, advanced in groups.values()):
+        with st.expander("Advanced settings", icon=":material/tune:"):
+            for group, (_, advanced) in groups.items():
+                if advanced:
+                    st.markdown(f"**{group}**")
+                    draw(advanced)
+    return {name: values[name] for name in config_class.model_fields if name in values}
+
+
+def checked_config(
+    config_class: type[RunConfig], values: Mapping[str, Any], *, quiet: bool = False
+) -> RunConfig | None:
+    """The config of these values; None, after saying in words what does not hold, where it is none.
+
+    Args:
+        config_class: the kind's config class.
+        values: by field name.
+        quiet: say nothing.
+    """
+    try:
+        return config_class.model_validate(dict(values))
+    except ValidationError as error:
+        if not quiet:
+            for name, sentence in field_problems(error).items():
+                st.error(
+                    f"**{label_of(name)}**: {plain(sentence)}" if name else plain(sentence), icon=":material/error:"
+                )
+    except WorkbenchError as error:
+        if not quiet:
+            show_problem(error)
+    return None
+
+
+def label_of(name: str) -> str:
+    """A field's name as a label: `lora_r` becomes `LoRA r`."""
+    words = name.replace("_", " ")
+    for written, shown in (("rslora", "rsLoRA"), ("lora", "LoRA"), ("dora", "DoRA"), ("dtype", "number format")):
+        words = words.replace(written, shown)
+    return words[:1].upper() + words[1:]
+
+
+def draw_field(name: str, field: FieldInfo, key: str, start: Any, on_change: Callable[[], None] | None = None) -> Any:
+    """One field's widget and its raw value.
+
+    Args:
+        name: the field's name.
+        field: pydantic's description of it.
+        key: session key of the widget.
+        start: value on the first drawing.
+        on_change: called when the value changes.
+    """
+    common: dict[str, Any] = {"key": key, "help": field.description, "on_change": on_change or "rerun"}
+    common["persist_state"] = "session"
+    label = label_of(name)
+    kinds, optional = _kinds(field.annotation)
+    if bool in kinds:
+        _seed(key, bool(start))
+        return st.toggle(label, **common)
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    listed = [kind for kind in kinds if get_origin(kind) in (tuple, list)]
+    if listed:
+        return _draw_list(label, key, start, choices, common)
+    if choices:
+        options = [*([None] if optional else []), *choices]
+        _seed(key, start if start in options else options[0])
+        return st.selectbox(label, options, format_func=lambda value: "–" if value is None else str(value), **common)
+    if kinds == {int}:
+        low, high = _bounds(field, whole=True)
+        _seed(key, _within(start, low, high))
+        return st.number_input(label, low, high, None, 1, placeholder=_placeholder(optional), **common)
+    if kinds == {float}:
+        low, high = _bounds(field, whole=False)
+        _seed(key, None if start is None else float(_within(start, low, high)))
+        return st.number_input(
+            label, low, high, None, _step(start), format="%.6g", placeholder=_placeholder(optional), **common
+        )
+    if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+        _seed(key, json.dumps(start.model_dump(mode="json") if isinstance(start, BaseModel) else start, indent=1))
+        return _read_json(st.text_area(label, **common))
+    _seed(key, "" if start in (None,) or _undefined(start) else _written(start))
+    text = st.text_input(label, placeholder=_placeholder(optional), **common)
+    return _read_text(text or "", kinds, optional)
+
+
+def _draw_list(label: str, key: str, start: Any, choices: list[Any], common: dict[str, Any]) -> Any:
+    # A literal beside a list (`"all-linear"`) is one more choice that stands alone.
+    words = [start] if isinstance(start, str) else [] if start is None or _undefined(start) else [str(x) for x in start]
+    _seed(key, words)
+    held = st.session_state[key]
+    if isinstance(held, str | tuple):
+        held = st.session_state[key] = [held] if isinstance(held, str) else list(held)
+    options = list(dict.fromkeys([*map(str, choices), *words, *held]))
+    picked = st.multiselect(label, options, accept_new_options=True, placeholder="Type and press Enter", **common)
+    single = [word for word in picked if word in choices]
+    return single[0] if single and len(picked) == 1 else tuple(picked)
+
+
+def _seed(key: str, value: Any) -> None:
+    if key not in st.session_state:
+        st.session_state[key] = value
+
+
+def _kinds(annotation: Any) -> tuple[set[Any], bool]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = set(get_args(annotation))
+        return parts - {type(None)}, type(None) in parts
+    return {annotation}, False
+
+
+def _extra(field: FieldInfo, name: str) -> Any:
+    extra = field.json_schema_extra
+    return extra.get(name) if isinstance(extra, dict) else None
+
+
+def _bounds(field: FieldInfo, *, whole: bool) -> tuple[Any, Any]:
+    low: float | None = None
+    high: float | None = None
+    for item in field.metadata:
+        if (value := getattr(item, "ge", None)) is not None:
+            low = value
+        if (value := getattr(item, "gt", None)) is not None:
+            low = value + 1 if whole else math.nextafter(value, math.inf)
+        if (value := getattr(item, "le", None)) is not None:
+            high = value
+        if (value := getattr(item, "lt", None)) is not None:
+            high = value - 1 if whole else math.nextafter(value, -math.inf)
+    cast = int if whole else float
+    limit = 2**53 - 1  # what the browser counts exactly
+    return None if low is None else cast(low), None if high is None else cast(min(high, limit))
+
+
+def _within(value: Any, low: Any, high: Any) -> Any:
+    if value is None or _undefined(value):
+        return low
+    value = value if low is None else max(value, low)
+    return value if high is None else min(value, high)
+
+
+def _step(start: Any) -> float:
+    if not isinstance(start, int | float) or start == 0:
+        return 0.05
+    return float(10.0 ** math.floor(math.log10(abs(start))))
+
+
+def _undefined(value: Any) -> bool:
+    return type(value).__name__ == "PydanticUndefinedType"
+
+
+def _placeholder(optional: bool) -> str | None:
+    return NOTHING if optional else None
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _read_text(text: str, kinds: set[Any], optional: bool) -> Any:
+    text = text.strip()
+    if optional and text.lower() in ("", NOTHING):
+        return None
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return text
+
+
+def _read_json(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return text

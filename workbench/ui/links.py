@@ -1,0 +1,115 @@
+"""The map of pages, and links to them that work before every page of the map exists.
+
+A page is one line in `SECTIONS`; it is offered once its file is there. `url_path` is set for each, so that addresses
+stay when files move.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import streamlit as st
+
+from workbench.records import Run
+from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, RUN_PARAM, VARIANTS_PARAM
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HOME = "pages/start/home.py"
+DATASETS = "pages/data/datasets.py"
+NEW_RUN = "pages/train/new_run.py"
+RUNS = "pages/train/runs.py"
+MODELS = "pages/train/models.py"
+PLAYGROUND = "pages/compare/playground.py"
+PROMPT_SETS = "pages/compare/prompt_sets.py"
+
+
+class PageEntry(NamedTuple):
+    """One line of the map."""
+
+    path: str
+    title: str
+    icon: str
+    url_path: str
+    help: str
+
+
+SECTIONS: dict[str, tuple[PageEntry, ...]] = {
+    "Start": (PageEntry(HOME, "Home", "home", "home", "What exists, what runs and what to do next."),),
+    "Data": (
+        PageEntry(DATASETS, "Datasets", "table_rows", "datasets", "Import rows, read them, see what is trained on."),
+    ),
+    "Train": (
+        PageEntry(NEW_RUN, "New run", "add_circle", "new-run", "Set up a training run, with a forecast and checks."),
+        PageEntry(RUNS, "Runs", "monitoring", "runs", "Watch, stop, resume and compare runs."),
+        PageEntry(MODELS, "Models", "deployed_code", "models", "Base models, adapters and remote servers."),
+    ),
+    "Compare": (
+        PageEntry(PLAYGROUND, "Playground", "forum", "playground", "Ask several variants the same thing at once."),
+        PageEntry(PROMPT_SETS, "Prompt sets", "checklist", "prompt-sets", "Answer a whole set of prompts at once."),
+    ),
+}
+
+
+def has_page(path: str) -> bool:
+    """Whether the page of this path is there."""
+    return (ROOT / path).is_file()
+
+
+def page_map() -> dict[str, list[st.Page]]:
+    """The pages that exist, by section, for `st.navigation`."""
+    sections: dict[str, list[st.Page]] = {}
+    for section, entries in SECTIONS.items():
+        for entry in entries:
+            if has_page(entry.path):
+                page = st.Page(
+                    entry.path,
+                    title=entry.title,
+                    icon=f":material/{entry.icon}:",
+                    url_path=entry.url_path,
+                    default=entry.path == HOME,
+                    help=entry.help,
+                )
+                sections.setdefault(section, []).append(page)
+    return sections
+
+
+def link_to(path: str, label: str, *, icon: str | None = None, help: str | None = None, **query: str) -> None:
+    """A link to a page, nothing where the page is not there.
+
+    Args:
+        path: one of this module's constants.
+        label: shown text; Markdown, so escape names with `text.plain`.
+        icon: name of a Material symbol.
+        help: tooltip.
+        query: query parameters of the address.
+    """
+    if has_page(path):
+        symbol = f":material/{icon}:" if icon else None
+        st.page_link(path, label=label, icon=symbol, help=help, query_params=query or None)
+
+
+def go_to(path: str, **query: str) -> None:
+    """Leave for another page at once."""
+    st.switch_page(path, query_params=query or None)
+
+
+def run_query(run: Run) -> dict[str, str]:
+    """Query parameters of a run's page."""
+    return {RUN_PARAM: run.id}
+
+
+def dataset_query(name_or_id: str) -> dict[str, str]:
+    """Query parameters of a dataset's page."""
+    return {DATASET_PARAM: name_or_id}
+
+
+def clone_query(run: Run) -> dict[str, str]:
+    """Query parameters of the New run page that starts from a run's config."""
+    return {CLONE_PARAM: run.id}
+
+
+def variants_query(*variant_ids: str) -> dict[str, str]:
+    """Query parameters of a Playground with these variants side by side."""
+    return {VARIANTS_PARAM: ",".join(variant_ids)}

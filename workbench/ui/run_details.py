@@ -1,0 +1,122 @@
+"""The quieter tabs of a run's page: held-out rows, settings to copy, log and attempts, notes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from workbench.api import Workspace
+from workbench.records import Run
+from workbench.runs import snippets
+from workbench.store import runs as run_store
+from workbench.ui.errors import shown_errors
+from workbench.ui.text import exact, plain
+
+SHOWN_ROWS = 200
+HELD_OUT_FILE = "held_out_rows.jsonl"
+
+
+def show_held_out_rows(ws: Workspace, run: Run) -> None:
+    """Held-out rows with the loss the tuned model has on each, the worst or the best first."""
+    path = ws.settings.run_dir(run.id) / HELD_OUT_FILE
+    if not path.exists():
+        st.caption("Written when the run finishes: the rows it was not trained on, with the loss on each.")
+        return
+    with path.open(encoding="utf-8") as stream:
+        entries = [json.loads(line) for line in stream]
+    order = st.segmented_control("Order", ["Worst first", "Best first"], default="Worst first", required=True)
+    if order == "Best first":
+        entries.reverse()
+    shown = list(islice(entries, SHOWN_ROWS))
+    texts = _row_texts(ws, run, [entry["row_id"] for entry in shown])
+    table = pd.DataFrame(
+        {
+            "loss": [entry["loss"] for entry in shown],
+            "tokens": [entry["tokens"] for entry in shown],
+            "prompt": [texts.get(entry["row_id"], ("", ""))[0] for entry in shown],
+            "answer": [texts.get(entry["row_id"], ("", ""))[1] for entry in shown],
+            "row": [entry["row_id"] for entry in shown],
+        }
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        alt="Held-out rows with their loss",
+        column_config={
+            "loss": st.column_config.NumberColumn("Loss", format="%.3f", help="Nats per token of the answer."),
+            "tokens": st.column_config.NumberColumn("Answer tokens"),
+            "prompt": st.column_config.TextColumn("Prompt", width="large"),
+            "answer": st.column_config.TextColumn("Wanted answer", width="large"),
+            "row": st.column_config.TextColumn("Row id"),
+        },
+    )
+    if len(entries) > SHOWN_ROWS:
+        st.caption(f"The first {SHOWN_ROWS} of {len(entries):,} rows. All are in {plain(str(path))}.")
+
+
+def show_settings(run: Run) -> None:
+    """The run's config as a command line, a Python cell and a YAML spec, and as saved."""
+    show_snippets(run.kind, run.spec)
+    with st.expander("Every setting as saved", icon=":material/data_object:"):
+        st.json(run.spec)
+
+
+def show_snippets(kind: str, config: Mapping[str, Any]) -> None:
+    """The same run in three forms to copy."""
+    forms = (
+        ("Terminal", snippets.as_command, "bash", "Run it in a terminal."),
+        ("Python", snippets.as_python, "python", "Run it in a notebook."),
+        ("YAML", snippets.as_yaml, "yaml", "Keep it beside your work; the terminal reads it with --spec."),
+    )
+    for tab, (_, make, language, caption) in zip(st.tabs([form[0] for form in forms]), forms, strict=True):
+        with tab:
+            st.code(make(kind, config), language=language, wrap_lines=True)
+            st.caption(caption)
+
+
+def show_log(ws: Workspace, run_id: str) -> None:
+    """The end of the log, and the starts the run had."""
+    with shown_errors():
+        text = ws.log(run_id)
+        if text:
+            st.code(text, language=None, height=360, wrap_lines=True)
+            st.caption(f"All of it: {plain(str(ws.settings.run_dir(run_id) / 'worker.log'))}")
+        else:
+            st.caption("Nothing has been logged yet.")
+        attempts = run_store.list_attempts(ws.store, run_id)
+        if not attempts:
+            return
+        st.markdown("**Starts**")
+        rows = [
+            {
+                "Start": attempt.number,
+                "Began": exact(attempt.started_at),
+                "Ended": exact(attempt.ended_at) if attempt.ended_at else "",
+                "Exit code": "" if attempt.exit_code is None else str(attempt.exit_code),
+                "From step": "" if attempt.resumed_step is None else str(attempt.resumed_step),
+                "Machine": attempt.host,
+                "Process": "" if attempt.worker_pid is None else str(attempt.worker_pid),
+            }
+            for attempt in attempts
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Starts of the run")
+
+
+def show_notes(ws: Workspace, run: Run) -> None:
+    """Name, tags and notes."""
+    with st.form(f"run.notes.{run.id}", border=False):
+        name = st.text_input("Name", run.name, max_chars=200)
+        tags = st.multiselect("Tags", list(run.tags), list(run.tags), accept_new_options=True, placeholder="Add a tag")
+        notes = st.text_area("Notes", run.notes, height=160)
+        if st.form_submit_button("Save", icon=":material/save:"):
+            ws.edit_run(run.id, name=name, tags=tags, notes=notes)
+            st.rerun()
+
+
+def _row_texts(ws: Workspace, run: Run, row_ids: list[str]) -> dict[str, tuple[str, str]]:
+    return {}

@@ -1,0 +1,181 @@
+"""One run: what it does now, its charts, answers, settings, log, and how it compares with others.
+
+Only what moves while the run is at work stands in a fragment with a timer; the timer ends with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from workbench.api import Workspace
+from workbench.records import Run, RunState
+from workbench.ui import charts
+from workbench.ui.errors import shown_errors
+from workbench.ui.links import DATASETS, NEW_RUN, PROMPT_SETS, RUNS, clone_query, dataset_query, go_to, link_to
+from workbench.ui.run_compare import show_comparison
+from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
+from workbench.ui.runs import compare_link, kind_name, progress_bar, state_badge, took
+from workbench.ui.text import ago, duration, exact, figure, plain
+from workbench.ui.tour import show_findings, show_parts
+
+TRAINING = ("sft", "dpo", "kto", "reward", "rloo", "grpo")
+
+
+def show_run(ws: Workspace, run_id: str) -> None:
+    """The page of one run."""
+    link_to(RUNS, "All runs", icon="arrow_back")
+    run = ws.run(run_id)
+    st.title(plain(run.name), anchor=False)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        state_badge(run)
+        for tag in run.tags:
+            st.badge(plain(tag), color="gray")
+        st.caption(
+            f"{kind_name(run.kind)}, launched {ago(run.created_at)}", help=plain(exact(run.created_at)), width="content"
+        )
+    _actions(ws, run)
+    _failure(run)
+    _live(run, _status, ws, run.id, run.state)
+    _tabs(ws, run)
+
+
+def _live(run: Run, body: Callable[..., None], *args: object) -> None:
+    st.fragment(run_every=1.5 if run.state.active else None)(body)(*args)
+
+
+def _actions(ws: Workspace, run: Run) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if run.state.active:
+            asked = run.stop_requested_at is not None
+            help_text = "Asks it to write its checkpoint and end; it can be resumed from there."
+            label = "Stopping" if asked else "Stop"
+            if st.button(label, icon=":material/stop_circle:", disabled=asked, help=help_text, key="run.stop"):
+                ws.stop(run.id)
+                st.rerun()
+        if run.state.resumable and st.button("Resume", icon=":material/play_arrow:", type="primary", key="run.resume"):
+            ws.resume(run.id)
+            st.rerun()
+        compare_link(ws, run)
+        if run.kind in TRAINING and st.button(
+            "Clone", icon=":material/content_copy:", help="Opens New run with these settings.", key="run.clone"
+        ):
+            go_to(NEW_RUN, **clone_query(run))
+        if not run.state.active:
+            away = run.archived_at is not None
+            icon = ":material/unarchive:" if away else ":material/archive:"
+            if st.button("Take out of the archive" if away else "Archive", icon=icon, key="run.archive"):
+                ws.edit_run(run.id, archived=not away)
+                st.rerun()
+        if run.kind == "import" and isinstance(run.result.get("dataset_id"), str):
+            link_to(DATASETS, "Open the dataset", icon="table_rows", **dataset_query(str(run.result["dataset_id"])))
+        if run.kind == "answer":
+            link_to(PROMPT_SETS, "Open the answers", icon="checklist", run=run.id)
+
+
+def _failure(run: Run) -> None:
+    if run.failure is None:
+        if run.state is RunState.INTERRUPTED:
+            st.warning("The process is gone, without a word. Resume goes on from the last checkpoint.")
+        return
+    if run.state in (RunState.FAILED, RunState.INTERRUPTED):
+        message = plain(run.failure.message[:1].upper() + run.failure.message[1:])
+        remedy = f"\n\n{plain(run.failure.remedy)}" if run.failure.remedy else ""
+        st.error(f"{message}{remedy}", icon=":material/error:")
+
+
+def _status(ws: Workspace, run_id: str, known: RunState) -> None:
+    with shown_errors():
+        run = ws.run(run_id)
+        if run.state is not known:
+            st.rerun()  # buttons, tabs and the timer depend on the state
+        if run.kind == "tour" and run.state.active:
+            show_parts(ws, run)
+        elif run.state.active:
+            progress_bar(run)
+        if run.kind in TRAINING:
+            _figures(ws, run)
+
+
+def _figures(ws: Workspace, run: Run) -> None:
+    found = charts.series(ws.metrics(run.id, ["loss", "eval_loss", "tokens_per_s", "memory_mb"]))
+
+    def last(name: str) -> float | None:
+        return found[name][-1][1] if found.get(name) else None
+
+    train = charts.smooth(found["loss"])[-1][1] if found.get("loss") else None
+    speed, memory = last("tokens_per_s"), last("memory_mb")
+    with st.grid(5, min_column_width=150):
+        st.metric("Train loss", figure(train), help="Moving average, nats per trained token.")
+        st.metric("Held-out loss", figure(last("eval_loss")), help="On rows that are not trained on, nats per token.")
+        st.metric("Speed", f"{speed:,.0f} tokens/s" if speed is not None else "–")
+        st.metric("Memory", f"{memory / 1000:.1f} GB" if memory is not None else "–", help="Of the worker process.")
+        left = run.progress.eta_s if run.state.active else None
+        st.metric(
+            "Time", took(run), f"about {duration(left)} left" if left else None, delta_color="off", delta_arrow="off"
+        )
+
+
+def _tabs(ws: Workspace, run: Run) -> None:
+    bodies: dict[str, Callable[[], None]] = {}
+    if run.kind == "tour":
+        bodies["Findings"] = lambda: _tour(ws, run)
+    if run.kind in TRAINING:
+        bodies["Charts"] = lambda: _live(run, _charts, ws, run.id)
+        bodies["Sample answers"] = lambda: _live(run, _samples, ws, run.id)
+        bodies["Held-out rows"] = lambda: show_held_out_rows(ws, run)
+        bodies["Compare"] = lambda: show_comparison(ws, run)
+    bodies["Settings"] = lambda: show_settings(run)
+    bodies["Log"] = lambda: _live(run, show_log, ws, run.id)
+    bodies["Notes"] = lambda: show_notes(ws, run)
+    tabs = st.tabs(list(bodies), key=f"run.tabs.{run.kind}", on_change="rerun")
+    for tab, body in zip(tabs, bodies.values(), strict=True):
+        if tab.open:
+            with tab:
+                body()
+
+
+def _tour(ws: Workspace, run: Run) -> None:
+    if run.state is RunState.FINISHED:
+        show_findings(run)
+    if run.state.active:
+        st.caption("What the tour found will stand here once it has finished.")
+    else:
+        show_parts(ws, run)
+
+
+def _charts(ws: Workspace, run_id: str) -> None:
+    with shown_errors():
+        found = charts.series(ws.metrics(run_id))
+        if not found:
+            st.caption("No step has been measured yet. The first one comes after the model is loaded.")
+            return
+        charts.show(charts.loss_figure(found), key="run.chart.loss", alt="Train and held-out loss over steps")
+        with st.grid(3, min_column_width=280):
+            for name, title, unit, tick in (
+                ("learning_rate", "Learning rate", "learning rate", ".1e"),
+                ("tokens_per_s", "Speed", "tokens/s", None),
+                ("memory_mb", "Memory", "MB", None),
+            ):
+                if name in found:
+                    with st.container(gap="xsmall"):
+                        st.caption(title)
+                        plot = charts.line_figure({title: found[name]}, unit, tick=tick)
+                        charts.show(plot, key=f"run.chart.{name}", alt=f"{title} over steps")
+
+
+def _samples(ws: Workspace, run_id: str) -> None:
+    with shown_errors():
+        samples = ws.samples(run_id)
+        if not samples:
+            st.caption("No sample answer yet. Prompts set under “sample prompts” are answered as it learns.")
+            return
+        for slot in sorted({sample["slot"] for sample in samples}):
+            mine = [sample for sample in samples if sample["slot"] == slot]
+            with st.container(border=True):
+                st.text(mine[-1]["prompt"])
+                for sample in reversed(mine):
+                    with st.container(horizontal=True, gap="small"):
+                        st.badge(f"step {sample['step']}", color="gray")
+                        st.text(sample["text"] or "(an empty answer)", width="stretch")

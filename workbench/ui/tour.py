@@ -1,0 +1,94 @@
+"""The tour as the pages show it: its parts while it is under way, then what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from workbench.api import Workspace
+from workbench.records import Interval, Run, RunState
+from workbench.store import runs as run_store
+from workbench.ui import charts
+from workbench.ui.links import PLAYGROUND, link_to, variants_query
+from workbench.ui.runs import progress_line, run_link
+from workbench.ui.text import plain
+
+PARTS = (
+    ("converting_run", "Make the bundled model ready"),
+    ("training_run", "Fine-tune an adapter on the starter kit"),
+    ("answering_run", "Answer held-out prompts with base and tuned"),
+)
+
+
+def show_parts(ws: Workspace, tour: Run) -> None:
+    """The tour's parts, each with its state and a link to its run."""
+    ready = "training_run" in tour.result and "converting_run" not in tour.result
+    for key, title in PARTS:
+        run_id = tour.result.get(key)
+        part = run_store.get_run(ws.store, str(run_id)) if run_id else None
+        icon, text = _part_state(part, ready and key == "converting_run", tour)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f":material/{icon}: {title}", width="content")
+            if text:
+                st.caption(plain(text), width="content")
+            if part is not None:
+                run_link(part, label="Open the run")
+        if part is not None and part.state is RunState.RUNNING and part.progress.share is not None:
+            st.progress(part.progress.share)
+
+
+def _part_state(part: Run | None, done: bool, tour: Run) -> tuple[str, str]:
+    if part is None:
+        if done:
+            return "check_circle", "already there"
+        return ("radio_button_unchecked", "") if tour.state.active else ("remove", "not reached")
+    if part.state is RunState.FINISHED:
+        return "check_circle", ""
+    if part.state.active:
+        return "pending", progress_line(part)
+    return "error", part.failure.message if part.failure else part.state.value
+
+
+def show_findings(tour: Run) -> None:
+    """What a finished tour found: the held-out shares with their intervals and a few answers side by side."""
+    shares = _intervals(tour.result.get("held_out"))
+    variants = tour.result.get("variants")
+    if shares:
+        st.subheader("Answers that follow the instruction, on held-out prompts")
+        n = next(iter(shares.values())).n
+        words = [f"{name} {item.value:.0%} ({item.low:.0%} to {item.high:.0%})" for name, item in shares.items()]
+        st.caption(f"{'; '.join(words)}. Shares of {n} prompts, 95 % Wilson intervals.")
+        charts.show(
+            charts.interval_figure(shares, "share of answers that follow every rule"),
+            key=f"tour.shares.{tour.id}",
+            alt=f"Share of answers that follow every rule: {'; '.join(words)}",
+        )
+    if isinstance(variants, dict) and {"base", "tuned"} <= variants.keys():
+        query = variants_query(str(variants["base"]), str(variants["tuned"]))
+        link_to(PLAYGROUND, "Ask both something yourself", icon="compare_arrows", **query)
+    answers = tour.result.get("answers")
+    for item in answers if isinstance(answers, list) else []:
+        if isinstance(item, dict):
+            _show_answers(item)
+
+
+def _show_answers(item: Mapping[str, Any]) -> None:
+    with st.container(border=True):
+        st.text(str(item.get("prompt", "")))
+        columns = st.columns(2)
+        for column, key in zip(columns, ("base", "tuned"), strict=True):
+            with column:
+                st.badge(key.capitalize(), color="gray" if key == "base" else "primary")
+                st.text(str(item.get(key, "")))
+
+
+def _intervals(shares: object) -> dict[str, Interval]:
+    if not isinstance(shares, dict):
+        return {}
+    return {
+        name.capitalize(): Interval(value=item["share"], low=item["low"], high=item["high"], n=item["n"])
+        for name, item in shares.items()
+        if isinstance(item, dict)
+    }
