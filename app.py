@@ -3,10 +3,10 @@
 import streamlit as st
 
 from workbench.ui.errors import shown_errors
-from workbench.ui.links import page_map
+from workbench.ui.links import ICON, page_map
 from workbench.ui.runs import notify_ended
 
-st.set_page_config(page_title="Instruction-tuning workbench", page_icon=":material/tune:", layout="wide")
+st.set_page_config(page_title="Instruction-tuning workbench", page_icon=str(ICON), layout="wide")
 page = st.navigation(page_map(), expanded=True)
 with shown_errors():
     page.run()

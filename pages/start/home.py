@@ -33,7 +33,7 @@ with st.grid(4, min_column_width=180):
         ("Base models", len(ws.models()), MODELS),
         ("Adapters", sum(item.adapter_path is not None for item in variants), MODELS),
     ):
-        with st.container(border=True, gap="xsmall"):
+        with st.container(border=True, gap="xsmall", height="stretch"):
             st.metric(label, f"{number:,}")
             link_to(path, "Open", icon="arrow_forward")
 

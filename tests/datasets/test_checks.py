@@ -63,9 +63,8 @@ def test_an_end_that_does_not_stop_generation_is_found(tmp_path: Path) -> None:
 
 
 def test_a_doubled_beginning_is_found(tmp_path: Path) -> None:
-    model = load_renderer(
-        make_chat_folder(tmp_path, "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}")
-    )
+    source = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    model = load_renderer(make_chat_folder(tmp_path, source))
     report = check_rows([row("a", Prompt(messages=turns("<bos>Hi")))], model)
     assert finding(report, "doubled_bos").count == 1
     assert finding(report, "control_tokens_in_text").severity == "soft"
@@ -103,6 +102,7 @@ def test_preferences_are_checked_on_both_answers(tmp_path: Path) -> None:
 def test_why_conversations_are_split_is_counted(tmp_path: Path) -> None:
     report = check_rows([example("a", "1", "2", "3", "4")], renderer(tmp_path, "qwen"))
     assert report.training_rows == 2 and list(report.notes.values()) == [2]
+    assert "(turn" not in next(iter(report.notes))
 
 
 def test_held_out_rows_asked_in_training_are_found_whatever_case_and_space() -> None:

@@ -111,6 +111,7 @@ def test_facts_of_an_adapter(model: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 @pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
 def test_an_adapter_for_a_tied_layer_fits_its_base(store: Store, tmp_path: Path, layer: str) -> None:
     model = tiny.register_model(store, tiny.make_model(tmp_path / "model", tied=True))

@@ -171,7 +171,8 @@ def check_rows(rows: Iterable[Row], renderer: Renderer, max_length: int | None =
             supervised += one.supervised
             longest = max(longest, len(one.ids) + one.truncated)
             if one.note:
-                notes[one.note] = notes.get(one.note, 0) + 1
+                note = re.sub(r" \(turn \d+\)", "", one.note)
+                notes[note] = notes.get(note, 0) + 1
     return CheckReport(
         rows=count,
         training_rows=training,

@@ -171,14 +171,12 @@ def _resolve(known: Format, columns: Sequence[str], mapping: Mapping[str, str]) 
     for item in known.fields:
         if item.name in found:
             continue
-        for name in item.columns:
-            column = plain_names.get(name)
-            if column is not None and column not in found.values():
-                found[item.name] = column
-                break
-        else:
-            if item.required:
-                return None
+        free = [plain_names[name] for name in item.columns if name in plain_names]
+        free = [column for column in free if column not in found.values()]
+        if free:
+            found[item.name] = free[0]
+        elif item.required:
+            return None
     return found
 
 
@@ -422,14 +420,10 @@ def _fits_sharegpt(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mapp
     return _share(cells, lambda cell: bool(_turns_in(cell)) and "from" in _turns_in(cell)[0])
 
 
-def _fits_text(*names: str) -> Callable[[Mapped, Sequence[str], Sequence[Mapping[str, Any]]], float]:
-    def fits(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> float:
-        shares = [
-            _share(_cells(mapped, name, sample), lambda cell: not isinstance(cell, list | dict)) for name in names
-        ]
-        return 0.9 * min((share for share in shares), default=0.0)
-
-    return fits
+def _fits_alpaca(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> float:
+    if mapped["instruction"].strip().lower() != "instruction":
+        return 0.4  # question and answer are taken for prompts with a reference, unless a person says otherwise
+    return 0.9 * _share(_cells(mapped, "instruction", sample), lambda cell: not isinstance(cell, list | dict))
 
 
 def _fits_columns(score: float) -> Callable[[Mapped, Sequence[str], Sequence[Mapping[str, Any]]], float]:
@@ -458,10 +452,7 @@ FORMATS: tuple[Format, ...] = (
             FormatField("output", ("output", "response", "completion", "answer", "target")),
             _INPUT, _SYSTEM,
         ),
-        lambda mapped, columns, sample: (
-            0.4 if mapped["instruction"].strip().lower() != "instruction" else _fits_text("instruction")(mapped, columns, sample)
-        ),
-        _alpaca,
+        _fits_alpaca, _alpaca,
     ),
     Format(
         "sharegpt", "instructions", "conversations, a list of turns with from and value",

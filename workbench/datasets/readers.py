@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, cast
 
 from workbench.datasets.sniffing import (
     SAMPLE_BYTES,
@@ -207,7 +207,9 @@ def _checked_encoding(encoding: str, place: str) -> str:
 
 
 def _open(source: Source) -> IO[bytes]:
-    return gzip.open(source.path) if source.gzipped else source.path.open("rb", buffering=1 << 20)
+    if source.gzipped:
+        return cast(IO[bytes], gzip.open(source.path))
+    return source.path.open("rb", buffering=1 << 20)
 
 
 def _open_text(source: Source, newline: str | None) -> io.TextIOWrapper:

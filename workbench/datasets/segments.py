@@ -108,7 +108,7 @@ class Staging:
         self.folder = root / version_id
         with disk_told(str(root)):
             root.mkdir(parents=True, exist_ok=True)
-            # One lock over cleaning and beginning: a folder that is made but not yet locked is never taken for a leftover.
+            # One lock over cleaning and beginning: a folder made but not yet locked is never taken for a leftover.
             with (root / "lock").open("a") as guard:
                 fcntl.flock(guard, fcntl.LOCK_EX)
                 for folder in root.iterdir():
@@ -284,7 +284,7 @@ def read_patch(folder: Path, manifest: Manifest) -> dict[str, tuple[str, str]]:
 
 @contextmanager
 def duck(folder: Path, manifest: Manifest) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection under limits, in which the view `version_rows(pos, row_id, row_hash, payload)` is the version.
+    """A DuckDB connection under limits in which a view is the version: `version_rows(pos, row_id, row_hash, payload)`.
 
     `pos` counts rows of the segments, removed ones included; order by it.
 
@@ -318,7 +318,8 @@ def _view(folder: Path, manifest: Manifest, patched: bool) -> str:
     base = " UNION ALL ".join(parts) or "SELECT 0 AS pos, '' AS row_id, '' AS row_hash, '' AS payload WHERE false"
     if patched:
         base = (
-            "SELECT b.pos, b.row_id, coalesce(p.row_hash, b.row_hash) AS row_hash, coalesce(p.payload, b.payload) AS payload "
+            "SELECT b.pos, b.row_id, coalesce(p.row_hash, b.row_hash) AS row_hash, "
+            "coalesce(p.payload, b.payload) AS payload "
             f"FROM ({base}) b LEFT JOIN patch_rows p ON p.row_id = b.row_id"
         )
     if manifest.removed:

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes: foreign kinds are refused in words, encoding, kind and delimiter are found.
+"""What a file is, told from its first bytes: foreign kinds are refused in words; encoding, kind, delimiter are found.
 
 Part of `readers`, which opens the files.
 """

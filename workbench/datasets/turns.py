@@ -34,7 +34,7 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
-def text_of(value: Any, column: str) -> str:
+def text_of(value: object, column: str) -> str:
     """A cell as text; numbers become their text, what is missing becomes empty.
 
     Raises:

@@ -75,13 +75,14 @@ class VersionWriter:
     Args:
         store: the store.
         parent: the version that the new one follows. Rows with a payload that the parent has keep their row id.
+        match: whether to look for such rows; not needed by a writer that gives row ids itself.
     """
 
-    def __init__(self, store: Store, *, parent: Version | None = None) -> None:
+    def __init__(self, store: Store, *, parent: Version | None = None, match: bool = True) -> None:
         self.version_id = new_id("ver")
         self.rows = 0
         self._store, self._parent = store, parent
-        self._known = _ids_by_hash(store, parent) if parent else {}
+        self._known = _ids_by_hash(store, parent) if parent and match else {}
         self._hash = hashlib.sha256()
         self._segments: list[tuple[str, SegmentWriter]] = []
         self._staging = Staging(store.settings, self.version_id)
@@ -150,7 +151,8 @@ class VersionWriter:
         manifest = Manifest(tuple(Segment(name, writer.rows) for name, writer in self._segments))
         return _publish(
             self._store, self._staging, dataset_id, manifest, [segment.file for segment in manifest.segments],
-            content_hash=self._hash.hexdigest(), rows=self.rows, parent=self._parent, message=message, provenance=provenance,
+            content_hash=self._hash.hexdigest(), rows=self.rows, parent=self._parent,
+            message=message, provenance=provenance,
         )  # fmt: skip
 
     def discard(self) -> None:
@@ -351,7 +353,7 @@ def _rewrite(
     message: str,
 ) -> Version:
     folder, manifest = _folder(store, version), Manifest.of(version)
-    with VersionWriter(store) as writer:
+    with VersionWriter(store, parent=version, match=False) as writer:
         for segment in manifest.segments:
             for columns in iter_columns(folder / segment.file, COLUMNS):
                 for row_id, row_hash, text in zip(*columns, strict=True):
@@ -360,7 +362,6 @@ def _rewrite(
                         writer.add_encoded(text, row_hash, row_id)
         for text, row_hash in new_rows:
             writer.add_encoded(text, row_hash)
-        writer._parent = version
         return writer.commit(version.dataset_id, message=message, provenance={"edited": version.id})
 
 
@@ -464,7 +465,8 @@ def read_row(store: Store, version: Version, row_id: str) -> Row:
 
 def _kept_positions(store: Store, version: Version, offset: int, count: int) -> list[int]:
     gone = _removed_positions(_folder(store, version), version.id, Manifest.of(version))
-    positions, position, index = [], offset, 0
+    positions: list[int] = []
+    position, index = offset, 0
     while len(positions) < count:
         while index < len(gone) and gone[index] <= position:
             index += 1
@@ -502,8 +504,8 @@ def _search(folder: Path, version_id: str, manifest: Manifest, search: str) -> A
     # The cheap test on the whole JSON text rules most rows out; only what passes is taken apart.
     query = (
         "SELECT pos FROM version_rows WHERE CASE WHEN contains(lower(payload), lower($escaped)) THEN "
-        f"contains(lower(array_to_string(flatten([{texts}]), chr(31)) || chr(31) || coalesce({plain}, '')), lower($term)) "
-        "ELSE false END ORDER BY pos"
+        f"contains(lower(array_to_string(flatten([{texts}]), chr(31)) || chr(31) || coalesce({plain}, '')), "
+        "lower($term)) ELSE false END ORDER BY pos"
     )
     with duck(folder, manifest) as connection:
         parameters = {"term": search, "escaped": json.dumps(search, ensure_ascii=False)[1:-1]}
@@ -583,8 +585,8 @@ def diff_versions(store: Store, old: Version, new: Version) -> VersionDiff:
 def split_held_out(rows: Iterable[Row], fraction: float, seed: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split rows into training and held-out ids so that equal prompts stay on one side.
 
-    Prompts are ordered by a seeded hash of their text and held out until the fraction is reached; the same rows, fraction
-    and seed give the same split, whatever their order, and few rows change sides when rows are added.
+    Prompts are ordered by a seeded hash of their text and held out until the fraction is reached; the same rows,
+    fraction and seed give the same split, whatever their order, and few rows change sides when rows are added.
 
     Args:
         rows: the rows.

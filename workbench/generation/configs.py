@@ -21,8 +21,8 @@ class ServeConfig(RunConfig):
     """Id or name of the base model."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the weights. `auto` takes float32 on a CPU and the model's own on a GPU."""
-    idle_s: float = Field(default=600.0, gt=0, json_schema_extra={"unit": "seconds"})
-    """Seconds without a request after which the engine ends."""
+    idle_s: float | None = Field(default=None, gt=0, json_schema_extra={"unit": "seconds"})
+    """Seconds without a request after which the engine ends; the workbench's setting when left out."""
     max_rows: int = Field(default=64, ge=1, le=1024)
     """Answers written at once; further requests wait their turn."""
     cache_mb: int = Field(default=2048, ge=1, json_schema_extra={"unit": "MB"})

@@ -121,10 +121,11 @@ class Engine:
         """
         length = len(request.prompt_ids)
         if not length:
-            raise GenerationProblem("the prompt is empty", remedy="Write something to answer.")
+            raise GenerationProblem("it is empty", place="prompt", remedy="Write something to answer.")
         if length >= self.context:
             raise GenerationProblem(
-                f"the prompt is {length:,} tokens long and this model reads at most {self.context:,}, answer included",
+                f"it is {length:,} tokens long and this model reads at most {self.context:,}, answer included",
+                place="prompt",
                 remedy="Shorten the prompt or the conversation, or use a model with a longer context.",
             )
         handle = Handle(request, sink)
@@ -191,6 +192,11 @@ class Engine:
         with self._wake:
             running = sum(len(lane.all_rows) for lane in (self._base, *self._lanes.values()))
             return EngineLoad(running, len(self._waiting), tuple(sorted(self._adapters)))
+
+    @property
+    def closing(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._closing
 
     def close(self) -> None:
         """End all answers as cancelled and stop the thread."""

@@ -140,9 +140,7 @@ def _check_finite(tensors: dict[str, torch.Tensor], folder: Path) -> None:
             )
 
 
-def _pair(
-    name: str, a: torch.Tensor, b: torch.Tensor, layer: nn.Module, config: dict[str, Any], folder: Path
-) -> Pair:
+def _pair(name: str, a: torch.Tensor, b: torch.Tensor, layer: nn.Module, config: dict[str, Any], folder: Path) -> Pair:
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
     if a.shape[1] != weight.shape[1] or b.shape[0] != weight.shape[0] or a.shape[0] != b.shape[1]:

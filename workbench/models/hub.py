@@ -153,7 +153,6 @@ def hub_in_words(repo: str, revision: str | None, has_token: bool) -> Iterator[N
 
 
 def _explain(error: Exception, revision: str | None, has_token: bool) -> tuple[str, str, Any] | None:
-    import httpx
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -180,7 +179,9 @@ def _explain(error: Exception, revision: str | None, has_token: bool) -> tuple[s
         return "the disk is full", "Free some space and start again; what was fetched is kept.", None
     if status is not None:
         return "the hub answered with an error", "Try again later.", status
-    if isinstance(error, (httpx.TransportError, ConnectionError, TimeoutError, errors.LocalEntryNotFoundError)):
+    # By name: the hub's client has changed the HTTP library it raises these from.
+    transport = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+    if transport or isinstance(error, (ConnectionError, TimeoutError, errors.LocalEntryNotFoundError)):
         return (
             "the hub cannot be reached",
             "Check the network or set HF_ENDPOINT to a mirror; a folder on this machine works without network.",

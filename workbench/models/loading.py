@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.errors import ModelProblem
+from workbench.errors import ModelProblem, WorkbenchError
 from workbench.models.inspecting import weight_files
 from workbench.records import Model
 
@@ -129,6 +129,8 @@ def loading_in_words(place: str) -> Iterator[None]:
 
     try:
         yield
+    except WorkbenchError:
+        raise
     except SafetensorError as error:
         if "No space left" in str(error):
             raise ModelProblem("the disk is full", place=place, remedy="Free some space and start again.") from error
@@ -139,7 +141,7 @@ def loading_in_words(place: str) -> Iterator[None]:
         raise ModelProblem(
             "there is not enough memory to load it", place=place, remedy="Close other work or use a smaller model."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+    except Exception as error:  # a damaged file makes third-party parsers raise almost anything
         if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
             what, remedy = "there is not enough memory to load it", "Close other work or use a smaller model."
         else:

@@ -142,7 +142,9 @@ def split_rows(store: Store, config: SFTConfig, inputs: Inputs) -> tuple[list[Ro
         return rows, list(iter_rows(store, get_version(store, inputs.held_out_version_id)))
     if config.held_out is None or isinstance(config.held_out, str) or len(rows) < 2:
         return rows, []
-    return split_held_out(rows, config.held_out, seed=config.seed)
+    _, held = split_held_out(rows, config.held_out, config.seed)
+    apart = set(held)
+    return [row for row in rows if row.row_id not in apart], [row for row in rows if row.row_id in apart]
 
 
 def render_rows(rows: Iterable[Row], renderer: Renderer, *, max_length: int) -> TrainingRows:

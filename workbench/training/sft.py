@@ -284,7 +284,7 @@ def trainer_class() -> Any:
             else:
                 loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             if not return_outputs and not torch.isfinite(loss):
-                raise diverged("loss", float(loss), self.state.global_step)
+                raise diverged("loss", float(loss.detach()), self.state.global_step)
             return loss
 
         def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:

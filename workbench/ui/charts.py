@@ -1,7 +1,7 @@
 """Plotly figures that look right in the light and the dark theme.
 
-Lines take their colours from the theme's `chartCategoricalColors`; bands are translucent greys and ambers, which hold
-on either background. Every figure has an unchanging `uirevision`, so a zoom survives the next refresh of a live chart.
+Colours are of a middle lightness, which keeps 3:1 against the background of either theme; bands are translucent. Every
+figure has an unchanging `uirevision`, so a zoom survives the next refresh of a live chart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import streamlit as st
 from workbench.records import Interval, Metric
 
 Points = list[tuple[int, float]]
-BAND = "rgba(202, 138, 4, 0.20)"
+COLORS = ("#0D9488", "#D97706", "#6D6AF0", "#DB2777", "#65A30D", "#0284C7", "#A855F7", "#8A7B70")
+BAND = "rgba(217, 119, 6, 0.20)"
 FAINT = "rgba(128, 140, 140, 0.45)"
 MOST_POINTS = 2000
 CONFIG: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}
@@ -54,14 +55,14 @@ def loss_figure(found: Mapping[str, Points]) -> go.Figure:
     train, held_out = found.get("loss", []), found.get("eval_loss", [])
     if len(train) > 12:
         _line(figure, train, "each step", "loss", color=FAINT, width=1, legend=False)
-        _line(figure, smooth(train), "train, smoothed", "loss")
+        _line(figure, smooth(train), "train, smoothed", "loss", color=COLORS[0])
     elif train:
-        _line(figure, train, "train", "loss", markers=len(train) < 3)
+        _line(figure, train, "train", "loss", color=COLORS[0], markers=len(train) < 3)
     low, high = found.get("eval_loss_low", []), found.get("eval_loss_high", [])
     if low and high:
         _band(figure, low, high)
     if held_out:
-        _line(figure, held_out, "held-out", "loss", markers=True)
+        _line(figure, held_out, "held-out", "loss", color=COLORS[1], markers=True)
     return _finish(figure, "loss (nats per token)", height=320)
 
 
@@ -75,13 +76,20 @@ def line_figure(lines: Mapping[str, Points], unit: str, *, height: int = 220, ti
         tick: format of the vertical axis, for example `.0e`.
     """
     figure = go.Figure()
-    for name, points in lines.items():
-        _line(figure, points, name, unit, markers=len(points) < 3)
+    for place, (name, points) in enumerate(lines.items()):
+        _line(figure, points, name, unit, color=COLORS[place % len(COLORS)], markers=len(points) < 3)
     return _finish(figure, unit, height=height, tick=tick, legend=len(lines) > 1)
 
 
-def interval_figure(estimates: Mapping[str, Interval], unit: str) -> go.Figure:
-    """One point with its interval a row; hover tells the estimate, the interval and how many items it rests on."""
+def interval_figure(estimates: Mapping[str, Interval], unit: str, *, share: bool = False) -> go.Figure:
+    """One point with its interval a row; hover tells the estimate, the interval and how many items it rests on.
+
+    Args:
+        estimates: by shown name.
+        unit: title of the horizontal axis.
+        share: the values are shares, shown as per cent from 0 to 100.
+    """
+    number = ".0%" if share else ".4g"
     names = list(estimates)
     values = list(estimates.values())
     figure = go.Figure(
@@ -89,22 +97,26 @@ def interval_figure(estimates: Mapping[str, Interval], unit: str) -> go.Figure:
             x=[item.value for item in values],
             y=names,
             mode="markers",
-            marker={"size": 11},
+            marker={"size": 11, "color": [COLORS[place % len(COLORS)] for place in range(len(names))]},
             error_x={
                 "type": "data",
                 "symmetric": False,
                 "array": [item.high - item.value for item in values],
                 "arrayminus": [item.value - item.low for item in values],
                 "thickness": 2,
+                "color": "rgba(128, 140, 140, 0.9)",
             },
             customdata=[(item.low, item.high, item.n) for item in values],
-            hovertemplate="%{x:.4g}, %{customdata[0]:.4g} to %{customdata[1]:.4g}, n = %{customdata[2]}<extra>%{y}</extra>",
+            hovertemplate=f"%{{x:{number}}}, %{{customdata[0]:{number}}} to %{{customdata[1]:{number}}}, n = %{{customdata[2]}}"
+            "<extra>%{y}</extra>",
         )
     )
     figure.update_layout(
         height=80 + 44 * len(names), margin={"l": 8, "r": 16, "t": 8, "b": 8}, xaxis_title=unit, showlegend=False
     )
     figure.update_yaxes(autorange="reversed", automargin=True)
+    if share:
+        figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%")
     return figure
 
 

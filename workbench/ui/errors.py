@@ -1,7 +1,8 @@
 """What went wrong, told once: the library raises, this file puts it into the page.
 
 A `WorkbenchError` becomes place, what happened, value and remedy. Anything else is a fault of the app: one sentence in
-the page, the traceback in `app.log` of the home folder. Streamlit's control flow (`st.stop`, `st.rerun`) passes through.
+the page, the traceback in `app.log` of the home folder. Streamlit's control flow (`st.stop`, `st.rerun`) passes
+through.
 `app.py` wraps the whole page; a fragment wraps its own body, because it also runs without the page around it.
 """
 

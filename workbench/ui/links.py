@@ -15,6 +15,8 @@ from workbench.records import Run
 from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, RUN_PARAM, VARIANTS_PARAM
 
 ROOT = Path(__file__).resolve().parents[2]
+ICON = Path(__file__).with_name("icon.svg")
+"""Of the browser tab. A Material symbol there would be fetched from a font server; this is local."""
 
 HOME = "pages/start/home.py"
 DATASETS = "pages/data/datasets.py"

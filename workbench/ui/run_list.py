@@ -60,8 +60,8 @@ def show_list(ws: Workspace) -> None:
     page = min(st.session_state.get("runs.page", 1), pages)
     every = 2 if active_runs(ws) else None
     st.fragment(run_every=every)(_table)(ws, filters, page, every is not None)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(count(total, "run"), width="stretch")
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption(count(total, "run"), width="content")
         if pages > 1:
             st.pagination(pages, key="runs.page")
 
@@ -73,18 +73,18 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
             "open": ["Open" for _ in runs],
             "name": [run.name for run in runs],
             "state": [[STATES[run.state][0]] for run in runs],
-            "kind": [kind_name(run.kind) for run in runs],
-            "progress": [_share(run) for run in runs],
-            "loss": [_loss(run) for run in runs],
             "launched": [run.created_at for run in runs],
+            "progress": [_share(run) for run in runs],
             "took": [took(run) for run in runs],
+            "loss": [_loss(run) for run in runs],
+            "kind": [kind_name(run.kind) for run in runs],
             "tags": [", ".join(run.tags) for run in runs],
         }
     )
 
 
 def _share(run: Run) -> float | None:
-    return 1.0 if run.state is RunState.FINISHED else run.progress.share
+    return None if run.state is RunState.FINISHED else run.progress.share
 
 
 def _loss(run: Run) -> str:

@@ -17,7 +17,7 @@ from workbench.ui.links import DATASETS, NEW_RUN, PROMPT_SETS, RUNS, clone_query
 from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
 from workbench.ui.runs import compare_link, kind_name, progress_bar, state_badge, took
-from workbench.ui.text import ago, duration, exact, figure, plain
+from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
 
 TRAINING = ("sft", "dpo", "kto", "reward", "rloo", "grpo")
@@ -25,7 +25,8 @@ TRAINING = ("sft", "dpo", "kto", "reward", "rloo", "grpo")
 
 def show_run(ws: Workspace, run_id: str) -> None:
     """The page of one run."""
-    link_to(RUNS, "All runs", icon="arrow_back")
+    if st.button("All runs", icon=":material/arrow_back:", type="tertiary"):
+        go_to(RUNS)
     run = ws.run(run_id)
     st.title(plain(run.name), anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -111,10 +112,7 @@ def _figures(ws: Workspace, run: Run) -> None:
         st.metric("Held-out loss", figure(last("eval_loss")), help="On rows that are not trained on, nats per token.")
         st.metric("Speed", f"{speed:,.0f} tokens/s" if speed is not None else "–")
         st.metric("Memory", f"{memory / 1000:.1f} GB" if memory is not None else "–", help="Of the worker process.")
-        left = run.progress.eta_s if run.state.active else None
-        st.metric(
-            "Time", took(run), f"about {duration(left)} left" if left else None, delta_color="off", delta_arrow="off"
-        )
+        st.metric("Time", took(run))
 
 
 def _tabs(ws: Workspace, run: Run) -> None:
@@ -152,7 +150,7 @@ def _charts(ws: Workspace, run_id: str) -> None:
             st.caption("No step has been measured yet. The first one comes after the model is loaded.")
             return
         charts.show(charts.loss_figure(found), key="run.chart.loss", alt="Train and held-out loss over steps")
-        with st.grid(3, min_column_width=280):
+        with st.grid(3, min_column_width=230):
             for name, title, unit, tick in (
                 ("learning_rate", "Learning rate", "learning rate", ".1e"),
                 ("tokens_per_s", "Speed", "tokens/s", None),

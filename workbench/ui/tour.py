@@ -61,7 +61,7 @@ def show_findings(tour: Run) -> None:
         words = [f"{name} {item.value:.0%} ({item.low:.0%} to {item.high:.0%})" for name, item in shares.items()]
         st.caption(f"{'; '.join(words)}. Shares of {n} prompts, 95 % Wilson intervals.")
         charts.show(
-            charts.interval_figure(shares, "share of answers that follow every rule"),
+            charts.interval_figure(shares, "answers that follow every rule", share=True),
             key=f"tour.shares.{tour.id}",
             alt=f"Share of answers that follow every rule: {'; '.join(words)}",
         )

@@ -1,0 +1,100 @@
+"""`workbench train …`: training runs, every setting an option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from workbench.cli import output
+from workbench.cli.options import with_config
+from workbench.cli.output import Json, facts, show
+from workbench.cli.runs import launched
+from workbench.errors import UsageError
+from workbench.training.configs import SFTConfig
+
+train = typer.Typer(help="Fine-tune in the background.", no_args_is_help=True)
+
+
+@train.callback()
+def _group() -> None:
+    pass
+
+
+@train.command("sft")
+@with_config(SFTConfig)
+def sft(
+    options: dict[str, Any],
+    spec: Annotated[
+        Path | None, typer.Option("--spec", help="YAML or JSON file with settings; options given beside it win.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and forecast; launch nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a LoRA adapter on a dataset, with the loss on the assistant's answers."""
+    workspace = output.open_workspace()
+    given = {**read_spec(spec, "sft"), **options} if spec else dict(options)
+    if "dataset" not in given:
+        raise UsageError(
+            "a dataset is needed", place="--dataset", remedy="`workbench data list` shows what there is."
+        )
+    model = str(given.pop("model", "bundled"))
+    workspace.version(str(given["dataset"]))
+    if dry_run:
+        _show_plan(workspace, {**given, "model": workspace.model(model).id})
+        return
+    launched(workspace, workspace.train_sft(given.pop("dataset"), model=model, name=given.get("name"), **given), wait)
+
+
+def read_spec(path: Path, kind: str) -> dict[str, Any]:
+    """Settings from a saved spec.
+
+    Args:
+        path: YAML or JSON file with one mapping; a run's `spec.json` serves.
+        kind: the kind of run it must be for, where it says so.
+
+    Raises:
+        UsageError: the file cannot be read, or is for another kind of run.
+    """
+    import yaml
+
+    try:
+        told = yaml.safe_load(path.expanduser().read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"the spec cannot be read: {why}", place="--spec", value=str(path)) from error
+    except yaml.YAMLError as error:
+        raise UsageError("the spec is neither YAML nor JSON", place="--spec", value=str(path)) from error
+    if not isinstance(told, dict):
+        raise UsageError("the spec must be a mapping of settings", place="--spec", value=str(path))
+    if told.pop("kind", kind) != kind:
+        raise UsageError(f"the spec is not for {kind}", place="--spec", value=str(path))
+    return {str(name).replace("-", "_"): value for name, value in told.items()}
+
+
+def _show_plan(workspace: Any, config: dict[str, Any]) -> None:
+    from workbench.runs.kinds import parse_config
+
+    checked = parse_config("sft", config)
+    forecast = workspace.forecast("sft", checked)
+
+    def human(out: Console) -> None:
+        import yaml
+
+        out.print("# A spec for --spec")
+        out.print(yaml.safe_dump({"kind": "sft", **checked.model_dump(mode="json")}, sort_keys=False).rstrip())
+        out.print("\nForecast", style="bold")
+        out.print(facts([(name, value) for name, value in _plain_forecast(forecast).items()]))
+
+    show({"kind": "sft", "spec": checked, "forecast": _plain_forecast(forecast)}, human)
+
+
+def _plain_forecast(forecast: Any) -> dict[str, Any]:
+    from dataclasses import asdict, is_dataclass
+
+    if is_dataclass(forecast) and not isinstance(forecast, type):
+        return asdict(forecast)
+    return dict(forecast.model_dump(mode="json"))

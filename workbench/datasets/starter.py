@@ -1,0 +1,136 @@
+"""Starter datasets that come with the workbench: small, ready to train on, with held-out prompts to compare by.
+
+A kit is a folder `kits/<name>` with `kit.json` (title, description, licence), `train.jsonl` and `held_out.jsonl`; its
+rows have id, topic, instruction and response. The data itself is kept there, not here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from workbench.datasets.readers import open_source, read_rows
+from workbench.datasets.versions import write_version
+from workbench.errors import DataProblem, NotFound
+from workbench.records import Dataset, DatasetKind, Example, Message, Payload, Prompt, Record, Version
+from workbench.store.database import Store
+from workbench.store.datasets import create_dataset, get_dataset, latest_version
+
+KITS_FOLDER = Path(__file__).parent / "kits"
+
+
+class Kit(Record):
+    """A starter dataset."""
+
+    name: str
+    """Folder name."""
+    title: str
+    """Shown name."""
+    description: str = ""
+    """What it teaches."""
+    details: dict[str, JsonValue] = {}
+    """Everything else that kit.json says: licence, topics, system prompt, …"""
+    train_rows: int
+    """Rows to train on."""
+    held_out_rows: int
+    """Prompts held out."""
+
+
+def list_kits(folder: Path = KITS_FOLDER) -> list[Kit]:
+    """The kits there are, by name.
+
+    Raises:
+        DataProblem: a kit.json cannot be read.
+    """
+    return [_load_kit(path.parent) for path in sorted(folder.glob("*/kit.json"))]
+
+
+def _load_kit(folder: Path) -> Kit:
+    try:
+        told: dict[str, Any] = json.loads((folder / "kit.json").read_text(encoding="utf-8"))
+        counts = [sum(1 for _ in read_rows(open_source(folder / name))) for name in ("train.jsonl", "held_out.jsonl")]
+        known = {"title": told.pop("title"), "description": told.pop("description", "")}
+        return Kit(name=folder.name, **known, details=told, train_rows=counts[0], held_out_rows=counts[1])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+        raise DataProblem(
+            "this starter kit cannot be read", place=str(folder), remedy="Install the workbench anew."
+        ) from error
+
+
+def install_kit(store: Store, name: str, *, folder: Path = KITS_FOLDER) -> tuple[Version, Version]:
+    """Put a kit into the store, or find it there.
+
+    Args:
+        store: the store.
+        name: the kit's folder name.
+        folder: where kits lie.
+
+    Returns:
+        The first version of "<title> (train)", instructions, and of "<title> (held out)", prompts with references. Where
+        the datasets are there already, their newest versions.
+
+    Raises:
+        NotFound: there is no such kit.
+        DataProblem: its files cannot be read.
+    """
+    kit = next((kit for kit in list_kits(folder) if kit.name == name), None)
+    if kit is None:
+        raise NotFound(
+            "no such starter kit", value=name, remedy=f"There are: {', '.join(k.name for k in list_kits(folder))}."
+        )
+    parts: tuple[tuple[str, str, DatasetKind, Callable[[dict[str, Any]], Payload]], ...] = (
+        ("train", "train.jsonl", "instructions", _example),
+        ("held out", "held_out.jsonl", "prompts", _prompt),
+    )
+    train, held_out = (
+        _install(store, kit, f"{kit.title} ({label})", kind, folder / name / file, payload)
+        for label, file, kind, payload in parts
+    )
+    return train, held_out
+
+
+def _install(
+    store: Store, kit: Kit, title: str, kind: DatasetKind, file: Path, payload: Callable[[dict[str, Any]], Payload]
+) -> Version:
+    dataset = _find_or_create(store, kit, title, kind)
+    version = latest_version(store, dataset.id)
+    if version is not None:
+        return version
+    provenance = {"kit": kit.name, "file": file.name}
+    rows = (payload(values) for values in _rows(file))
+    return write_version(store, dataset.id, rows, message="Starter kit", provenance=provenance)
+
+
+def _find_or_create(store: Store, kit: Kit, title: str, kind: DatasetKind) -> Dataset:
+    try:
+        return get_dataset(store, title)
+    except NotFound:
+        return create_dataset(store, title, kind, description=kit.description, tags=("starter",))
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    for row in read_rows(open_source(file)):
+        missing = [key for key in ("instruction", "response") if not isinstance(row.values.get(key), str)]
+        if row.problem or missing:
+            what = row.problem.what if row.problem else f"'{missing[0]}' is missing"
+            raise DataProblem(what, place=f"{file.name}, row {row.number}", remedy="Install the workbench anew.")
+        yield row.values
+
+
+def _meta(values: dict[str, Any]) -> dict[str, JsonValue]:
+    return {key: value for key, value in values.items() if key not in ("instruction", "response")}
+
+
+def _example(values: dict[str, Any]) -> Example:
+    asked = Message(role="user", content=values["instruction"])
+    answered = Message(role="assistant", content=values["response"])
+    return Example(messages=(asked, answered), meta=_meta(values))
+
+
+def _prompt(values: dict[str, Any]) -> Prompt:
+    asked = Message(role="user", content=values["instruction"])
+    return Prompt(messages=(asked,), reference=values["response"], meta=_meta(values))
