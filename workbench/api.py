@@ -38,12 +38,15 @@ from workbench.store import runs as run_store
 from workbench.store.database import Store
 
 if TYPE_CHECKING:
+    from workbench.datasets.checks import CheckReport
     from workbench.datasets.importing import ImportPreview
-    from workbench.datasets.render import Chip, Renderer
+    from workbench.datasets.inspecting import InspectedRow
+    from workbench.datasets.render import Renderer
     from workbench.datasets.statistics import Statistics
     from workbench.datasets.versions import RowPage
     from workbench.evaluation.aggregate import AnswerGrid
     from workbench.generation.client import ChatClient, StreamHandle
+    from workbench.runs.engines import Endpoint
     from workbench.training.forecast import Forecast
 
 
@@ -138,9 +141,18 @@ class Workspace:
             raise RunProblem("the model is not ready yet", value=record.name, remedy="Wait for its run to finish.")
         return load_renderer(Path(record.path))
 
-    def inspect(self, payload: Payload, model: str) -> list[list[Chip]]:
-        """The tokens a model would see for a row, each marked as supervised or not; one list per training row."""
-        return self.renderer(model).inspect_payload(payload)
+    def inspect(self, payload: Payload, model: str) -> list[InspectedRow]:
+        """The tokens a model would see for a row, each marked as supervised or not; one entry per training row."""
+        from workbench.datasets.inspecting import inspect_payload
+
+        return inspect_payload(payload, self.renderer(model))
+
+    def check_data(self, reference: str, model: str = "bundled", *, max_length: int | None = None) -> CheckReport:
+        """What a training run on this version would find before it starts: rows that teach nothing or harm."""
+        from workbench.datasets.checks import check_rows
+        from workbench.datasets.versions import iter_rows
+
+        return check_rows(iter_rows(self.store, self.version(reference)), self.renderer(model), max_length)
 
     # Models ----------------------------------------------------------------------------------------------------
 
@@ -314,6 +326,12 @@ class Workspace:
 
         return client_for(self.store, self.variant(variant))
 
+    def engine(self, model: str) -> Endpoint:
+        """Where a base model's local engine listens; starts it where needed."""
+        from workbench.runs.engines import ensure_engine
+
+        return ensure_engine(self.store, self.model(model).id)
+
     def generate(
         self, variant: str, prompt: str | Sequence[Message], *, system: str = "", **sampling: Any
     ) -> Completion:
@@ -354,12 +372,19 @@ class Workspace:
 
     # The tour --------------------------------------------------------------------------------------------------
 
-    def tour(self, *, quick: bool = False) -> Run:
-        """Start the tour: kit, LoRA on the bundled model, held-out prompts answered by base and tuned."""
+    def tour(self, *, quick: bool = False, **options: Any) -> Run:
+        """Start the tour: kit, LoRA on the bundled model, held-out prompts answered by base and tuned.
+
+        A tour that is under way already is given instead of a second one.
+
+        Args:
+            quick: a short form for a look around.
+            options: other fields of `TourConfig`.
+        """
         active = [RunState.QUEUED, RunState.STARTING, RunState.RUNNING]
         for run in self.runs(kinds=["tour"], states=active):
             return run
-        return self.launch("tour", {"quick": quick}, name="Tour")
+        return self.launch("tour", {"quick": quick, **options}, name="Tour")
 
     def iter_progress(self, run_id: str, *, poll_s: float = 0.3) -> Iterator[Run]:
         """Yield the run each time something about it changed, until it has ended; the last one has ended."""

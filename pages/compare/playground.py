@@ -18,6 +18,7 @@ from workbench.ui.playground import (
     show_differences,
     show_ready_prompts,
     show_settings,
+    show_stop,
     show_turns,
     take_problem,
 )
@@ -67,6 +68,8 @@ else:
     show_differences(conversation, everyone, answers)
 
 live = conversation is not None and STREAMS.live(conversation.id)
+if conversation is not None and live:
+    show_stop(conversation)
 placeholder = "The answers are being written; wait for them or stop them" if live else "Ask every pane"
 typed = st.chat_input(placeholder, disabled=live or sampling is None, key="playground.prompt")
 if (typed or prompt) and sampling is not None:

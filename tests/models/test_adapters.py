@@ -167,6 +167,17 @@ def test_pickled_missing_and_foreign_adapters_are_refused(model: Model, adapter:
             check_adapter(folder, model)
 
 
+def test_an_adapter_with_a_larger_vocabulary_is_refused(model: Model, adapter: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = adapter / "adapter_model.safetensors"
+    weights = load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(401, 64)}
+    save_file(weights, file)
+    with pytest.raises(ModelProblem, match="a layer of its own whose shape"):
+        check_adapter(adapter, model)
+
+
 def test_half_of_a_layers_weights_is_not_enough(model: Model, adapter: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -37,6 +37,14 @@ def test_an_adapter_can_be_laid_on_to_answer_or_to_learn(model: Model, tmp_path:
     assert tuned.active_adapter == "mine" and any(weight.requires_grad for weight in tuned.parameters())
 
 
+def test_an_adapter_without_safetensors_is_not_looked_for_elsewhere(model: Model, tmp_path: Path) -> None:
+    adapter = tiny.make_adapter(Path(model.path or ""), tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    for folder in (adapter, tmp_path / "owner" / "name"):
+        with pytest.raises(ModelProblem, match="is missing"):
+            load_with_adapter(load_base(model), folder)
+
+
 def test_a_model_that_is_not_ready_or_has_moved_is_told_in_words(model: Model, tmp_path: Path) -> None:
     with pytest.raises(ModelProblem, match="has not been added yet"):
         load_base(model.model_copy(update={"path": None}))

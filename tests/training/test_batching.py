@@ -69,9 +69,7 @@ def test_a_run_is_its_epochs_one_after_the_other(lengths, budget, accumulated, e
 
 @given(LENGTHS, st.integers(8, 600), st.integers(1, 3), st.integers(1, 40))
 def test_a_number_of_steps_is_kept_to_whatever_the_epochs(lengths, budget, accumulated, steps):
-    plan = plan_run(
-        lengths, tokens_per_batch=budget, batches_per_step=accumulated, seed=0, epochs=1, max_steps=steps
-    )
+    plan = plan_run(lengths, tokens_per_batch=budget, batches_per_step=accumulated, seed=0, epochs=1, max_steps=steps)
     assert plan.steps == steps
     assert len(plan.batches) == steps * accumulated
 

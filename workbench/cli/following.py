@@ -43,15 +43,16 @@ def _follow_live(workspace: Workspace, run: Run) -> Run:
     )
     with Bar(*columns, console=output.console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, name=plain(run.name))
-        for run in workspace.iter_progress(run.id):
-            told = run.progress
-            bar.update(task, description=describe(run), completed=told.done, total=told.total or None)
+        for now in workspace.iter_progress(run.id):
+            told, run = now.progress, now
+            bar.update(task, description=describe(now), completed=told.done, total=told.total or None)
     return run
 
 
 def _follow_plain(workspace: Workspace, run: Run) -> Run:
     last = ""
-    for run in workspace.iter_progress(run.id):
+    for now in workspace.iter_progress(run.id):
+        run = now
         phase = run.progress.phase or run.state.value
         if phase != last and run.state.active:
             output.note(f"{run.name}: {phase}")

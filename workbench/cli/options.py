@@ -26,7 +26,7 @@ _BOUNDS = (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most
 
 
 def with_config(
-    config: type[BaseModel], *, arguments: Sequence[str] = (), leave_out: Sequence[str] = ()
+    config: type[BaseModel], *, arguments: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one option per field of a config class.
 
@@ -35,9 +35,8 @@ def with_config(
     Args:
         config: the config class.
         arguments: fields that may be given by position, in this order, instead of by their option.
-        leave_out: fields that the command fills in by itself.
     """
-    fields = {name: field for name, field in config.model_fields.items() if name not in leave_out}
+    fields = config.model_fields
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         hints = get_type_hints(function, include_extras=True)
@@ -58,7 +57,7 @@ def with_config(
         functools.update_wrapper(command, function)
         command.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *made)}
-        del command.__wrapped__  # typer would look through to the function without the options
+        del command.__dict__["__wrapped__"]  # typer would look through to the function without the options
         return command
 
     return decorate
@@ -74,7 +73,10 @@ def _collect(fields: Mapping[str, FieldInfo], arguments: Sequence[str], given: d
             raise UsageError("given twice, by position and by option", place=name, remedy="Leave one of them out.")
         value = value if placed is None else placed
         if value is not None and value != []:
-            options[name] = read_value(field.annotation, value)
+            try:
+                options[name] = read_value(field.annotation, value)
+            except UsageError as error:
+                raise UsageError(error.what, place=name, value=error.value, remedy=error.remedy) from error
     return options
 
 
@@ -103,7 +105,7 @@ def read_value(annotation: Any, given: Any) -> Any:
 def _read_list(annotation: Any, given: list[str]) -> Any:
     members = _members(annotation)
     if any(get_origin(member) is dict for member in members):
-        return dict(_read_pair(text) for text in given)
+        return {name: value for text in given for name, value in _read_pairs(text).items()}
     if len(given) == 1:
         if any(get_origin(member) is Literal and given[0] in get_args(member) for member in members):
             return given[0]
@@ -112,11 +114,15 @@ def _read_list(annotation: Any, given: list[str]) -> Any:
     return given
 
 
-def _read_pair(text: str) -> tuple[str, str]:
+def _read_pairs(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        read = _read_yaml(text)
+        if isinstance(read, dict):
+            return read
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise UsageError("a pair NAME=VALUE is needed", value=text, remedy="Write it as NAME=VALUE.")
-    return name.strip(), value.strip()
+    return {name.strip(): value.strip()}
 
 
 def _read_yaml(text: str) -> Any:
@@ -181,7 +187,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 def _metavar(members: set[Any]) -> str:
     words = [str(choice) for member in members if get_origin(member) is Literal for choice in get_args(member)]
-    words += [str(choice.value) for member in members if isinstance(member, EnumType) for choice in member]
+    enums: list[Any] = [member for member in members if isinstance(member, EnumType)]
+    words += [str(choice.value) for enum in enums for choice in enum]
     if words:
         return "|".join(words)
     if any(get_origin(member) is dict for member in members):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.api import Workspace
     from workbench.settings import Settings
 
+_PIPE_WIDTH = 1000
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -48,7 +49,10 @@ def _ask_for_json(value: bool) -> bool:
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", help="Print one JSON document and nothing else on standard output.", is_eager=True, callback=_ask_for_json
+        "--json",
+        help="Print one JSON document and nothing else on standard output.",
+        is_eager=True,
+        callback=_ask_for_json,
     ),
 ]
 
@@ -119,7 +123,10 @@ def console(*, stderr: bool = False) -> Console:
     """A console that prints text as text: no markup, no emoji codes, no guessed highlighting."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    stream = sys.stderr if stderr else sys.stdout
+    # Into a file or pipe nothing is folded, so that lines can be searched.
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
 
 
 def note(text: str) -> None:
@@ -215,8 +222,15 @@ def tell_error(error: WorkbenchError, *, more: Mapping[str, Any] | None = None) 
 @contextmanager
 def told_as_options(fields: Mapping[str, Any]) -> Iterator[None]:
     """Turn a refused config field into the option it came from: `learning_rate` becomes `--learning-rate`."""
+    from pydantic import ValidationError
+
+    from workbench.runs.kinds import config_problem
+
     try:
-        yield
+        try:
+            yield
+        except ValidationError as error:
+            raise config_problem(error) from error
     except UsageError as error:
         name = error.place.partition(".")[0]
         if name not in fields:

@@ -14,7 +14,7 @@ from workbench.cli.output import Json, facts, plain, show
 from workbench.errors import UsageError
 from workbench.records import Run, RunState
 
-runs = typer.Typer(help="Watch, stop, resume and clone background runs.", no_args_is_help=True)
+runs = typer.Typer(help="Watch, stop, resume and clone background runs.", no_args_is_help=True, add_completion=False)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", show_default=False)]
 LOG_POLL_S = 0.5
 
@@ -112,7 +112,7 @@ def resume(
 ) -> None:
     """Continue a stopped, failed or interrupted run from its last checkpoint."""
     workspace = output.open_workspace()
-    _launched(workspace, workspace.resume(run), wait)
+    launched(workspace, workspace.resume(run), wait)
 
 
 @runs.command("clone")
@@ -137,12 +137,15 @@ def clone(
         field = field.strip().lstrip("-").replace("-", "_")
         if not equals or field not in fields:
             raise UsageError(
-                "no such setting", place="--set", value=change, remedy=f"Write FIELD=VALUE with one of {', '.join(fields)}."
+                "no such setting",
+                place="--set",
+                value=change,
+                remedy=f"Write FIELD=VALUE with one of {', '.join(fields)}.",
             )
         options[field] = read_value(fields[field].annotation, value)
     with output.told_as_options(fields):
-        launched = workspace.clone(run, name=name, **options)
-    _launched(workspace, launched, wait)
+        copy = workspace.clone(run, name=name, **options)
+    launched(workspace, copy, wait)
 
 
 @runs.command("archive")
@@ -154,10 +157,6 @@ def archive(
     """Put a run away; nothing of it is deleted."""
     changed = output.open_workspace().edit_run(run, archived=not undo)
     show(changed, lambda out: out.print(f"{plain(changed.name)}: {'taken out again' if undo else 'put away'}."))
-
-
-def _launched(workspace: Any, run: Run, wait: bool) -> None:
-    launched(workspace, run, wait)
 
 
 def launched(workspace: Any, run: Run, wait: bool) -> None:

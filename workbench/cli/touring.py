@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 from workbench.cli import output
 from workbench.cli.following import check_finished, follow
+from workbench.cli.options import with_config
 from workbench.cli.output import Json, plain, show
+from workbench.runs.tour import TourConfig
 
 
-def tour(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A shorter form for a look around; its figures mean less.")
-    ] = False,
-    json: Json = False,
-) -> None:
+@with_config(TourConfig)
+def tour(options: dict[str, Any], json: Json = False) -> None:
     """Install the starter kit, train a LoRA on the bundled model, answer held-out prompts with base and tuned.
 
     About six minutes on two cores. The run goes on when this command is left; started again, it is joined.
     """
     workspace = output.open_workspace()
-    run = workspace.tour(quick=quick)
+    run = workspace.tour(**options)
     output.note(f"Tour {run.id}. It goes on in the background if you leave.")
     run = follow(workspace, run)
     check_finished(run)

@@ -15,7 +15,7 @@ from workbench.cli.runs import launched
 from workbench.errors import UsageError
 from workbench.training.configs import SFTConfig
 
-train = typer.Typer(help="Fine-tune in the background.", no_args_is_help=True)
+train = typer.Typer(help="Fine-tune in the background.", no_args_is_help=True, add_completion=False)
 
 
 @train.callback()
@@ -38,15 +38,14 @@ def sft(
     workspace = output.open_workspace()
     given = {**read_spec(spec, "sft"), **options} if spec else dict(options)
     if "dataset" not in given:
-        raise UsageError(
-            "a dataset is needed", place="--dataset", remedy="`workbench data list` shows what there is."
-        )
-    model = str(given.pop("model", "bundled"))
+        raise UsageError("a dataset is needed", place="--dataset", remedy="`workbench data list` shows what there is.")
+    # Names are looked up at once: a run that fails a minute later for a typing mistake helps nobody.
+    given["model"] = workspace.model(str(given.get("model", "bundled"))).id
     workspace.version(str(given["dataset"]))
     if dry_run:
-        _show_plan(workspace, {**given, "model": workspace.model(model).id})
+        _show_plan(workspace, given)
         return
-    launched(workspace, workspace.train_sft(given.pop("dataset"), model=model, name=given.get("name"), **given), wait)
+    launched(workspace, workspace.launch("sft", given), wait)
 
 
 def read_spec(path: Path, kind: str) -> dict[str, Any]:

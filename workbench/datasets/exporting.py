@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from workbench.datasets.segments import disk_told
 from workbench.datasets.versions import iter_encoded
@@ -22,7 +22,6 @@ from workbench.records import DatasetKind, Version, canonical_json, new_id
 from workbench.store.database import Store
 from workbench.store.datasets import get_dataset
 
-ExportFormat = Literal["jsonl", "csv", "parquet"]
 BATCH = 1_000
 
 _COLUMNS: dict[DatasetKind, tuple[str, ...]] = {
@@ -33,7 +32,7 @@ _COLUMNS: dict[DatasetKind, tuple[str, ...]] = {
 _TURN_COLUMNS = ("messages", "prompt", "chosen", "rejected")
 
 
-def export_version(store: Store, version: Version, path: str | Path, format: ExportFormat | None = None) -> Path:
+def export_version(store: Store, version: Version, path: str | Path, format: str | None = None) -> Path:
     """Write a version to a file; the file appears whole or not at all.
 
     Args:

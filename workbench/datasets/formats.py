@@ -433,7 +433,7 @@ def _fits_columns(score: float) -> Callable[[Mapped, Sequence[str], Sequence[Map
 def _fits_prompt(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> float:
     cells = _cells(mapped, "prompt", sample)
     if any(_turns_in(cell) for cell in cells):
-        return 0.95 * _share(cells, _ends_with_user)
+        return 0.85 * _share(cells, _ends_with_user)
     # A nested column beside a lone instruction says that the file is something else, which must not be lost in meta.
     others = [column for column in columns if column not in mapped.values() and column != "meta"]
     nested = any(isinstance(row.get(column), list | dict) for row in sample for column in others)

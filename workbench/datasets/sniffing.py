@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
@@ -159,6 +160,12 @@ def _guess(chunk: bytes) -> str:
     from charset_normalizer import from_bytes
 
     telling = b"\n".join(line for line in chunk.splitlines() if not line.isascii())[:200_000]
+    # Lone accented letters between plain ones are Western text; a few of them are too little for statistics to see it.
+    runs = re.findall(rb"[\x80-\xff]+", telling)
+    letters = sum(map(len, runs))
+    lone = sum(len(run) for run in runs if len(run) <= 2)
+    if letters < 200 and lone >= 0.9 * letters and _decodes(chunk, "cp1252"):
+        return "cp1252"
     matches = list(from_bytes(telling))
     if not matches:
         return "cp1252" if _decodes(chunk, "cp1252") else "latin-1"

@@ -52,6 +52,7 @@ def list_kits(folder: Path = KITS_FOLDER) -> list[Kit]:
 def _load_kit(folder: Path) -> Kit:
     try:
         told: dict[str, Any] = json.loads((folder / "kit.json").read_text(encoding="utf-8"))
+        told.pop("name", None)
         counts = [sum(1 for _ in read_rows(open_source(folder / name))) for name in ("train.jsonl", "held_out.jsonl")]
         known = {"title": told.pop("title"), "description": told.pop("description", "")}
         return Kit(name=folder.name, **known, details=told, train_rows=counts[0], held_out_rows=counts[1])
@@ -79,9 +80,8 @@ def install_kit(store: Store, name: str, *, folder: Path = KITS_FOLDER) -> tuple
     """
     kit = next((kit for kit in list_kits(folder) if kit.name == name), None)
     if kit is None:
-        raise NotFound(
-            "no such starter kit", value=name, remedy=f"There are: {', '.join(k.name for k in list_kits(folder))}."
-        )
+        names = ", ".join(known.name for known in list_kits(folder))
+        raise NotFound("no such starter kit", value=name, remedy=f"There are: {names}.")
     parts: tuple[tuple[str, str, DatasetKind, Callable[[dict[str, Any]], Payload]], ...] = (
         ("train", "train.jsonl", "instructions", _example),
         ("held out", "held_out.jsonl", "prompts", _prompt),

@@ -120,7 +120,7 @@ def _message(turn: Any, index: int, column: str, role_key: str, text_key: str) -
             raise CellProblem(column, f"turn {index} has no '{role_key}'", turn, "Say who speaks.")
         role_key, text_key = other, "value" if other == "from" else "content"
     said = turn[role_key]
-    role = ROLE_NAMES.get(said) or (ROLE_NAMES.get(said.strip().lower()) if isinstance(said, str) else None)
+    role = (ROLE_NAMES.get(said) or ROLE_NAMES.get(said.strip().lower())) if isinstance(said, str) else None
     if role is None:
         remedy = "Use system, user, assistant or tool."
         raise CellProblem(column, f"turn {index} has an unknown role", said, remedy)

@@ -74,7 +74,7 @@ def plan_answers(
     ids = tuple(dict.fromkeys(model_store.get_variant(store, name).id for name in variants))
     wanted = [name for name in scorers if name != "auto"]
     if "auto" in scorers:
-        wanted = [*kit_scorers(version), "chrf", *wanted]
+        wanted = [*kit_scorers(store, version), "chrf", *wanted]
     return AnswerPlan(version_id=version.id, limit=limit, variants=ids, scorers=check_scorers(wanted))
 
 
@@ -97,12 +97,18 @@ def planned_answers(store: Store, run: Run) -> AnswerPlan:
     return plan_answers(store, **chosen)
 
 
-def kit_scorers(version: Version) -> tuple[str, ...]:
-    """The rule scorer that the prompt set's kit names, where it came from one."""
+def kit_scorers(store: Store, version: Version) -> tuple[str, ...]:
+    """The rule scorer that the prompt set's kit names, where the set came from one, edited since or not."""
+    from workbench.datasets.starter import list_kits
     from workbench.evaluation.rules import RULE_SCORERS
 
-    named = (version.provenance.get(key) for key in ("scorer", "kit"))
-    return tuple(dict.fromkeys(name for name in named if isinstance(name, str) and name in RULE_SCORERS))
+    line: Version | None = version
+    while line is not None and "kit" not in line.provenance:
+        line = None if line.parent_id is None else dataset_store.get_version(store, line.parent_id)
+    if line is None:
+        return ()
+    named = [kit.details.get("scorer") for kit in list_kits() if kit.name == line.provenance["kit"]]
+    return tuple(name for name in named if isinstance(name, str) and name in RULE_SCORERS)
 
 
 def read_prompts(store: Store, plan: AnswerPlan) -> list[GridPrompt]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
@@ -101,13 +102,18 @@ def answer_prompts(config: AnswerConfig, job: Job) -> dict[str, Any]:
     }
     total = len(prompts) * len(variants)
     missing = [(p, v) for p in prompts for v in variants if (p.row_id, v.id) not in answered]
-    job.progress("starting the models", done=total - len(missing), total=total, unit="answers")
     intake = _Intake(job, plan.scorers, done=total - len(missing), total=total)
+    intake.tell("starting the models")
     if missing:
         waiting = {variant.id for _, variant in missing}
-        clients = {variant.id: _connect(job, variant) for variant in variants if variant.id in waiting}
-        job.progress("answering")
-        _ask_all(config, job, intake, missing, clients)
+        with ExitStack() as stack:
+            clients = {
+                variant.id: stack.enter_context(closing(_connect(job, variant)))
+                for variant in variants
+                if variant.id in waiting
+            }
+            intake.tell("answering")
+            _ask_all(config, job, intake, missing, clients)
     grid = build_grid(
         run_id=job.run_id,
         prompts=prompts,
@@ -206,7 +212,7 @@ def _ask_all(
                 intake.save(force=False)
                 if not stopping and job.should_stop():
                     stopping = True
-                    job.progress("finishing the answers under way")
+                    intake.tell("finishing the answers under way")
         finally:
             intake.save(force=True)
     if stopping:
@@ -267,7 +273,13 @@ class _Intake:
         answer_store.add_completions(self._job.store, [completion for completion, _ in self._waiting])
         answer_store.add_scores(self._job.store, [score for score in scores if score is not None])
         self._waiting, self._saved_at = [], now
-        note = f"{self._tokens / max(now - self._began, 1e-6):.0f} tokens/s"
+        self.tell()
+
+    def tell(self, phase: str | None = None) -> None:
+        """Tell how far the work is."""
+        pace = self._tokens / max(time.monotonic() - self._began, 1e-6)
+        note = f"{pace:.0f} tokens/s" if self._tokens else ""
         if self._failed:
             note += f", {self._failed} failed"
-        self._job.progress(done=self._done + self._failed, total=self._total, note=note)
+        done = self._done + self._failed
+        self._job.progress(phase, done=done, total=self._total, unit="answers", note=note)

@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 FIRST_COLUMNS = 128
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
     """Keys and values of one layer: [row capacity, heads, column capacity, head size]."""
 
     is_sliding = False
@@ -58,7 +58,7 @@ class _Layer(CacheLayerMixin):
         return -1
 
 
-class RowCache(Cache):
+class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
     """Keys and values of `count` rows that all end at `cursor`.
 
     Args:
@@ -68,6 +68,7 @@ class RowCache(Cache):
 
     def __init__(self, starts: list[int] | None = None, columns: int = FIRST_COLUMNS) -> None:
         super().__init__(layers=[])
+        self.layers: list[_Layer]
         self.starts: list[int] = list(starts or [])
         self.cursor = 0
         self.capacity = (max(1, len(self.starts)), max(1, columns))

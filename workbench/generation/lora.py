@@ -165,7 +165,7 @@ def _by_pattern(patterns: dict[str, Any] | None, name: str, default: Any) -> Any
     return default
 
 
-class StackedLinear(nn.Module):
+class StackedLinear(nn.Module):  # type: ignore[misc]  # torch is skipped by mypy
     """A linear layer with the stacked adapters of those rows that are in the batch.
 
     Args:

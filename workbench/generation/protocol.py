@@ -7,7 +7,7 @@ refused; what would not is ignored. Nothing here knows the engine or HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
@@ -173,7 +173,14 @@ class Shape:
         token_text: text of a token, for log probabilities.
     """
 
-    def __init__(self, kind: Literal["chat", "text"], answer_id: str, model: str, fingerprint: str, token_text: Any):
+    def __init__(
+        self,
+        kind: Literal["chat", "text"],
+        answer_id: str,
+        model: str,
+        fingerprint: str,
+        token_text: Callable[[int], str],
+    ) -> None:
         self.chat = kind == "chat"
         self._base = {"id": answer_id, "created": int(time.time()), "model": model, "system_fingerprint": fingerprint}
         self._token_text = token_text

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from workbench.generation.engine import Engine
 
 WATCHED = (
-    "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "tokenizer_config.json", "tokenizer.json",
-)  # fmt: skip
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "tokenizer_config.json",
+    "tokenizer.json",
+)
 Stamp = tuple[tuple[str, int, int], ...]
 
 

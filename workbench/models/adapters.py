@@ -231,6 +231,7 @@ def _check_shapes(folder: Path, places: list[TensorPlace], model: Model) -> None
     config = _read_config(folder)
     named = config.get("base_model_name_or_path")
     turned = bool(config.get("fan_in_fan_out")) or base_config.get("model_type") == "gpt2"
+    _check_whole_weights(folder, places, base, model.name)
     for layer, shapes in _pairs(places).items():
         wanted = _base_shape(layer, base, tied)
         if wanted is None:
@@ -252,6 +253,19 @@ def _check_shapes(folder: Path, places: list[TensorPlace], model: Model) -> None
                 place=str(folder),
                 value=layer,
                 remedy="Choose the base it was made for.",
+            )
+
+
+def _check_whole_weights(folder: Path, places: list[TensorPlace], base: dict[str, tuple[int, ...]], name: str) -> None:
+    """Layers that the adapter keeps whole (trained beside LoRA, or embeddings) must have the base's shape."""
+    for place in places:
+        inner = re.sub(r"^base_model\.model\.|\.base_layer(?=\.)", "", place.name)
+        if base.get(inner, place.shape) != place.shape:
+            raise ModelProblem(
+                f"the adapter brings a layer of its own whose shape is not that of {name}",
+                place=str(folder),
+                value=inner,
+                remedy="Choose the base it was made for; a vocabulary that was made larger cannot be used here.",
             )
 
 

@@ -1,8 +1,8 @@
 """Adds base models to the catalog: the bundled one, one of the hub, a folder on this machine, a GGUF file.
 
 What comes out is always the same: a folder of plain safetensors with `tokenizer.json`, its digest, what is known of the
-model, and a variant of its name. Folders on this machine are used where they lie and never written to. Anything that
-would run code on opening (pickles, a model's own Python files) is refused.
+model, and a variant of its name. Folders on this machine are used where they lie; their files are never changed.
+Anything that would run code on opening (pickles, a model's own Python files) is refused.
 """
 
 from __future__ import annotations

@@ -44,6 +44,9 @@ ADAPTER_FIELDS: dict[str, Any] = {
     "alora_invocation_tokens": None,
     "trainable_token_indices": None,
     "layer_replication": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "use_bdlora": None,
 }
 
 

@@ -131,10 +131,29 @@ def _fetch(
                 local_dir=folder,
                 endpoint=job.settings.hub_endpoint,
                 token=token.get_secret_value() if token else False,
+                tqdm_class=_telling_bar(job, done),
             )
         done += sizes[name] / 1e6
     job.progress("fetching", done=round(done, 1), total=round(total, 1), unit="MB")
     return done
+
+
+def _telling_bar(job: Job, before: float) -> type:
+    """A progress bar that draws nothing: it tells the job how far one file is, and ends it when Stop was pressed."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.fetched = float(options.get("initial") or 0)
+            super().__init__(*args, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.fetched += n or 0
+            job.progress(done=round(before + self.fetched / 1e6, 1))
+            job.checkpoint_or_stop()
+            return None
+
+    return Bar
 
 
 @contextmanager

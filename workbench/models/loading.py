@@ -105,10 +105,14 @@ def load_with_adapter(
         trainable: whether to go on training it.
 
     Raises:
-        ModelProblem: PEFT refuses the folder.
+        ModelProblem: files are missing, or PEFT refuses the folder.
     """
     from peft import PeftModel
 
+    for name_of_file in ("adapter_config.json", "adapter_model.safetensors"):
+        # PEFT would look for what is missing on the hub, or open pickled weights instead.
+        if not (Path(adapter_folder) / name_of_file).is_file():
+            raise ModelProblem(f"{name_of_file} is missing", place=str(adapter_folder), remedy="Put the folder back.")
     with loading_in_words(str(adapter_folder)), quiet_peft():
         model = PeftModel.from_pretrained(base_model, adapter_folder, adapter_name=name, is_trainable=trainable)
     return model if trainable else model.eval()
@@ -126,7 +130,9 @@ def quiet_peft() -> Iterator[None]:
 def loading_in_words(place: str) -> Iterator[None]:
     """Turn what transformers, PEFT and safetensors raise while loading into `ModelProblem`."""
     from safetensors import SafetensorError
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a worker's log is read as lines
     try:
         yield
     except WorkbenchError:

@@ -48,13 +48,18 @@ def changed_fields(kind: str, config: RunConfig | Mapping[str, Any]) -> dict[str
 
 
 def as_command(kind: str, config: RunConfig | Mapping[str, Any]) -> str:
-    """The command line that launches the run. A list is an option said several times, `none` stands for no value."""
+    """The command line that launches the run.
+
+    A list is an option said several times, a mapping one said as NAME=VALUE; `none` stands for no value.
+    """
     parts = [" ".join(("workbench", *VERBS.get(kind, ("train", kind))))]
     for name, value in changed_fields(kind, config).items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             parts.append(option if value else f"--no-{option[2:]}")
         else:
+            if isinstance(value, dict):
+                value = [f"{key}={_word(item)}" for key, item in value.items()]
             for item in value if isinstance(value, list) else [value]:
                 parts.append(f"{option} {shlex.quote(_word(item))}")
     line = " ".join(parts)

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import ModelProblem, RunProblem, Stopped, UsageError, WorkbenchError
+from workbench.errors import RunProblem, Stopped, UsageError, WorkbenchError
 from workbench.job import Job
 from workbench.records import Model, Variant
 from workbench.store import models as model_store
@@ -289,7 +289,7 @@ def trainer_class() -> Any:
 
         def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
             samples, items = super().get_batch_samples(*args, **kwargs)
-            self.supervised_in_step = int((sum((b["labels"][:, 1:] != -100).sum() for b in samples)))
+            self.supervised_in_step = int(sum((b["labels"][:, 1:] != -100).sum() for b in samples))
             return samples, items
 
         def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

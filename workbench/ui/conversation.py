@@ -1,7 +1,7 @@
 """A Playground conversation as turns and answers: which answer counts, what a pane is asked next, and its export.
 
-An answer belongs to a turn while it answers the very text that stands there, so that an edited question never shows the
-answer to what it said before. Of several the last one counts; earlier ones stay in the store. Drawing is left to `panes`.
+An answer belongs to a turn while it answers the very text that stands there, so that an edited question never shows
+the answer to what it said before. Of several the last counts; the others stay in the store. Drawing is left to `panes`.
 """
 
 from __future__ import annotations

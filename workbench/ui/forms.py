@@ -30,19 +30,32 @@ NOTHING = "none"
 
 
 def put_values(key: str, values: Mapping[str, Any]) -> None:
-    """Set a form's values; only before its widgets are drawn or in a callback.
+    """Set some of a form's values; only before its widgets are drawn or in a callback.
 
     Args:
         key: the form's key.
-        values: by field name.
+        values: by field name, as the config class takes them.
     """
-    for name, value in values.items():
-        st.session_state[f"{key}.{name}"] = value
+    given = st.session_state.setdefault(f"{key}:given", {})
+    given |= dict(values)
+    for name in values:
+        st.session_state.pop(f"{key}.{name}", None)
 
 
 def has_values(key: str, config_class: type[RunConfig]) -> bool:
     """Whether this session has values of the form."""
-    return any(f"{key}.{name}" in st.session_state for name in config_class.model_fields)
+    return f"{key}:given" in st.session_state or any(
+        f"{key}.{name}" in st.session_state for name in config_class.model_fields
+    )
+
+
+def given_value(key: str, config_class: type[RunConfig], name: str) -> Any:
+    """Where a field's widget starts: what `put_values` gave, or the class's default (None where it has none)."""
+    given: Mapping[str, Any] = st.session_state.get(f"{key}:given", {})
+    if name in given:
+        return given[name]
+    field = config_class.model_fields[name]
+    return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def config_form(
@@ -50,7 +63,7 @@ def config_form(
     *,
     key: str,
     skip: Collection[str] = (),
-    defaults: Mapping[str, Any] | None = None,
+    columns: int = 3,
     on_change: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Draw a widget for every field, by group, advanced ones folded away below their group.
@@ -59,7 +72,7 @@ def config_form(
         config_class: the kind's config class.
         key: prefix of the widgets' session keys.
         skip: fields the page draws by itself.
-        defaults: starting values instead of the class's own.
+        columns: most widgets beside each other.
         on_change: called when a value changes.
 
     Returns:
@@ -73,11 +86,9 @@ def config_form(
             (advanced if _extra(field, "advanced") else plain_fields).append(name)
 
     def draw(names: Sequence[str]) -> None:
-        with st.grid(3, min_column_width=260):
+        with st.grid(columns, min_column_width=200):
             for name in names:
-                start = (defaults or {}).get(
-                    name, config_class.model_fields[name].get_default(call_default_factory=True)
-                )
+                start = given_value(key, config_class, name)
                 values[name] = draw_field(name, config_class.model_fields[name], f"{key}.{name}", start, on_change)
 
     for group, (shown, _) in groups.items():
@@ -147,25 +158,42 @@ def draw_field(name: str, field: FieldInfo, key: str, start: Any, on_change: Cal
     if listed:
         return _draw_list(label, key, start, choices, common)
     if choices:
-        options = [*([None] if optional else []), *choices]
+        # A selectbox that holds None shows as empty, so "no value" is a word of its own.
+        options = [*([NOTHING] if optional else []), *choices]
         _seed(key, start if start in options else options[0])
-        return st.selectbox(label, options, format_func=lambda value: "–" if value is None else str(value), **common)
-    if kinds == {int}:
-        low, high = _bounds(field, whole=True)
-        _seed(key, _within(start, low, high))
-        return st.number_input(label, low, high, None, 1, placeholder=_placeholder(optional), **common)
-    if kinds == {float}:
-        low, high = _bounds(field, whole=False)
-        _seed(key, None if start is None else float(_within(start, low, high)))
-        return st.number_input(
-            label, low, high, None, _step(start), format="%.6g", placeholder=_placeholder(optional), **common
-        )
+        picked = st.selectbox(label, options, format_func=str, **common)
+        return None if optional and picked == NOTHING else picked
+    if kinds in ({int}, {float}, {int, float}):
+        return _draw_number(label, field, key, start, common, whole=kinds == {int}, optional=optional)
     if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
         _seed(key, json.dumps(start.model_dump(mode="json") if isinstance(start, BaseModel) else start, indent=1))
         return _read_json(st.text_area(label, **common))
     _seed(key, "" if start in (None,) or _undefined(start) else _written(start))
     text = st.text_input(label, placeholder=_placeholder(optional), **common)
     return _read_text(text or "", kinds, optional)
+
+
+def _draw_number(
+    label: str, field: FieldInfo, key: str, start: Any, common: dict[str, Any], *, whole: bool, optional: bool
+) -> Any:
+    low, high = _bounds(field, whole=whole)
+    empty = start is None or _undefined(start)
+    value = None if empty and optional else _within(start, low, high)
+    if value is None and not optional:
+        value = 0
+    _seed(key, value if value is None else int(value) if whole else float(value))
+    if optional:  # only then may the field be emptied
+        common["value"] = None
+    step: float = 1 if whole else _step(start)
+    return st.number_input(
+        label,
+        min_value=low,
+        max_value=high,
+        step=step,
+        format=None if whole else "%.6g",
+        placeholder=_placeholder(optional),
+        **common,
+    )
 
 
 def _draw_list(label: str, key: str, start: Any, choices: list[Any], common: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import psutil
 import streamlit as st
 
-from workbench.ui.text import bytes_text
+from workbench.ui.text import bytes_text, count
 
 _QUERY = "--query-gpu=name,utilization.gpu,memory.used,memory.total"
 
@@ -34,7 +34,7 @@ def read_meters(home: Path) -> list[Meter]:
     load = psutil.cpu_percent(interval=None) / 100
     return [
         Meter("Memory", used / memory.total, f"{bytes_text(used)} of {bytes_text(memory.total)} in use"),
-        Meter("Processors", load, f"{load:.0%} of {psutil.cpu_count() or 1} busy"),
+        Meter("Processors", load, f"{load:.0%} busy, {count(psutil.cpu_count() or 1, 'core')}"),
         Meter("Disk", disk.used / disk.total, f"{bytes_text(disk.free)} free of {bytes_text(disk.total)}"),
         *read_gpus(),
     ]

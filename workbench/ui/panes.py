@@ -16,7 +16,7 @@ FINISHES: dict[str, tuple[str, str]] = {
     "cancelled": ("stopped", "Stopped before it was complete."),
     "error": ("failed", "There is no whole answer."),
 }
-CARD_WIDTH = 300
+CARD_WIDTH = 240
 SHORT_FINGERPRINT = 11
 
 
@@ -81,19 +81,11 @@ def _head(variant_id: str, variants: Mapping[str, Variant], answer: Completion |
     variant = variants.get(variant_id)
     name = variant.name if variant is not None else variant_id
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{plain(name)}**", width="content", help=_who(variant))
+        st.markdown(f"**{plain(name)}**", width="content")
         if answer is not None:
             show_fingerprint(answer.fingerprint, verified=answer.verified)
         elif variant is not None and variant.server_id is not None:
             st.badge("unverified", color="orange", help="A remote server: what produces its answers cannot be checked.")
-
-
-def _who(variant: Variant | None) -> str | None:
-    if variant is None:
-        return "This variant is no longer there."
-    if variant.server_id is not None:
-        return f"{plain(variant.remote_model or '')} on a remote server"
-    return "Base with an adapter" if variant.adapter_path else "Base model"
 
 
 def show_fingerprint(fingerprint: str | None, *, verified: bool) -> None:

@@ -110,7 +110,7 @@ def pick_variants(variants: Sequence[Variant], *, disabled: bool) -> list[str]:
         key=PICKED,
         max_selections=MOST_PANES,
         placeholder="Choose up to six",
-        help="All answer at once, with the same settings and seed. One that joins later answers the earlier prompts too.",
+        help="All answer at once with the same settings and seed. One that joins later answers earlier prompts too.",
         disabled=disabled,
     )
     return picked
@@ -239,8 +239,7 @@ def show_turns(ws: Workspace, conversation: Conversation, variants: dict[str, Va
         last = turn == len(conversation.user_turns) - 1
         _show_prompt(ws, conversation, turn, editable=last and not live)
         if live:
-            continue_live = STREAMS.views(conversation.id)
-            if any(view.live and view.turn <= turn for view in continue_live.values()):
+            if any(view.live and view.turn <= turn for view in STREAMS.views(conversation.id).values()):
                 st.fragment(run_every=LOOK_EVERY_S)(_live_turn)(ws, conversation, turn, variants, answers)
                 continue
         with st.grid(card_columns(len(conversation.variants)), min_column_width=CARD_WIDTH):
@@ -254,16 +253,6 @@ def _live_turn(
     with shown_errors():
         if not STREAMS.live(conversation.id):
             st.rerun()  # the last pane has ended: draw the page from the store, without the timer
-        if turn == len(conversation.user_turns) - 1:
-            st.button(
-                "Stop",
-                icon=":material/stop_circle:",
-                key="playground.stop",
-                type="primary",
-                help="Ends all answers at once; what is there is kept.",
-                on_click=STREAMS.stop,
-                args=(conversation.id,),
-            )
         views = STREAMS.views(conversation.id)
         with st.grid(card_columns(len(conversation.variants)), min_column_width=CARD_WIDTH):
             for variant in conversation.variants:
@@ -355,6 +344,20 @@ def take_problem() -> None:
     problem = st.session_state.pop(PROBLEM, None)
     if isinstance(problem, WorkbenchError):
         show_problem(problem)
+
+
+def show_stop(conversation: Conversation) -> None:
+    """The button that ends all answers of a conversation at once, beside the composer, where it never scrolls away."""
+    with st.bottom:
+        st.button(
+            "Stop all",
+            icon=":material/stop_circle:",
+            key="playground.stop",
+            type="primary",
+            help="What has been written so far is kept.",
+            on_click=STREAMS.stop,
+            args=(conversation.id,),
+        )
 
 
 def show_differences(conversation: Conversation, variants: dict[str, Variant], answers: Answers) -> None:

@@ -1,7 +1,7 @@
 """Answers being written, one thread a pane, kept apart from any browser session.
 
-A page only looks at snapshots: a refresh or a second tab finds the same stream again by its conversation. Each answer is
-handed to `keep` exactly once, whether it ended by itself, was stopped or failed, and whether or not a page is looking.
+A page only looks at snapshots: a refresh or a second tab finds the same stream again by its conversation. Each answer
+is handed to `keep` exactly once: whether it ended by itself, was stopped or failed, and whether a page looks or not.
 Nothing here knows Streamlit; where text comes from and where it is kept is told by the caller.
 """
 
@@ -17,6 +17,7 @@ from workbench.errors import Conflict, WorkbenchError
 from workbench.records import Completion, Message, Record, Sampling, new_id, utc_now
 
 Phase = Literal["connecting", "reading", "writing", "done", "stopped", "failed"]
+STOP_WAIT_S = 0.5
 ENDED: tuple[Phase, ...] = ("done", "stopped", "failed")
 
 
@@ -29,8 +30,8 @@ class Handle(Protocol):
         """Break the answer off."""
 
     @property
-    def completion(self) -> Completion:
-        """The answer so far with its figures."""
+    def completion(self) -> Completion | None:
+        """The answer with its figures, once iteration has ended."""
 
 
 Open = Callable[[Sequence[Message], Sampling], Handle]
@@ -142,14 +143,21 @@ class PaneStream:
         """Whether more may come."""
         return not self._over.is_set()
 
-    def stop(self) -> None:
-        """Break off at once; what is there is kept as cancelled."""
+    def break_off(self) -> None:
+        """Close the answer at once; `settle_stopped` keeps what is there."""
         self._stop.set()
         with self._lock:
-            turn, handle = self._turn, self._turn.handle
+            handle = self._turn.handle
         if handle is not None:
             handle.close()
-        # A thread that waits for an engine or a slow socket cannot be hurried; the pane does not wait for it.
+
+    def settle_stopped(self) -> None:
+        """Keep what is there as cancelled, by the thread that reads or else from here."""
+        with self._lock:
+            turn = self._turn
+        # A moment for the thread to tell the figures; one that waits for an engine or a slow socket is not waited for.
+        if turn.handle is not None:
+            self._over.wait(STOP_WAIT_S)
         self._settle(turn, "stopped", None)
         self._over.set()
 
@@ -183,13 +191,15 @@ class PaneStream:
             for piece in () if self._stop.is_set() else handle:
                 self._take(turn, piece)
                 if self._stop.is_set():
-                    break
+                    handle.close()
             if self._stop.is_set():
                 handle.close()
-                self._settle(turn, "stopped", None)
-                return False
-            self._settle(turn, "done", handle.completion)
-            return turn.phase == "done" and bool(turn.text.strip())
+            given = handle.completion
+            phase: Phase = "stopped"
+            if given is not None and given.finish_reason != "cancelled":
+                phase = "failed" if given.error else "done"
+            self._settle(turn, phase, given)
+            return phase == "done" and bool(turn.text.strip())
         except WorkbenchError as error:
             self._settle(turn, "failed", None, error.sentence())
         except Exception as error:  # a pane must end in words whatever happens; the others go on
@@ -306,9 +316,12 @@ class Streams:
 
     def stop(self, conversation_id: str, variant_id: str | None = None) -> None:
         """Break off the answers of a conversation, or of one of its panes, at once."""
-        for stream in self._of(conversation_id):
-            if stream.live and variant_id in (None, stream.order.variant_id):
-                stream.stop()
+        chosen = [stream for stream in self._of(conversation_id) if variant_id in (None, stream.order.variant_id)]
+        live = [stream for stream in chosen if stream.live]
+        for stream in live:
+            stream.break_off()
+        for stream in live:
+            stream.settle_stopped()
 
     def wait(self, conversation_id: str, timeout_s: float) -> bool:
         """Wait until every pane has ended; whether they did."""
