@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -343,7 +344,8 @@ class Workspace:
             system: system prompt, for a plain-text prompt.
             sampling: fields of `Sampling`.
         """
-        return self.client(variant).complete(as_messages(prompt, system), Sampling(**sampling))
+        with closing(self.client(variant)) as client:
+            return client.complete(as_messages(prompt, system), Sampling(**sampling))
 
     def stream(
         self, variant: str, prompt: str | Sequence[Message], *, system: str = "", **sampling: Any

@@ -24,7 +24,7 @@ FORMATS = ("jsonl", "csv", "parquet")
 text = st.text(min_size=1, max_size=25).filter(str.strip)
 hostile = st.sampled_from(
     ["=1+1", "+A1", "-2", "@x", '"', '""', "a,b;c\td|e", "line\r\nline\rline\n", "[", '[{"role": "user"}]', "{", "null", "NaN",
-     "\ufeffa", "\x00a", "a\x00", "\x85", "\u2028a", "\x1c1", "<noinput>", "007", "1e5", "True", " a ", "日本", "👩‍👩‍👧", "\\n"]
+     "\ufeffa", "\x00a", "a\x00", "a\x85", "\u2028a", "\x1c1", "<noinput>", "007", "1e5", "True", " a ", "日本", "👩‍👩‍👧", "\\n"]
 )  # fmt: skip
 content = st.one_of(text, hostile)
 values = st.recursive(
@@ -32,7 +32,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=4,
 )
-metas = st.dictionaries(st.one_of(st.text(max_size=6), st.sampled_from(["meta", "messages", "prompt", "tools"])), values, max_size=3)
+metas = st.dictionaries(
+    st.one_of(st.text(max_size=6), st.sampled_from(["meta", "messages", "prompt", "tools"])), values, max_size=3
+)
 
 
 @st.composite
@@ -77,7 +79,7 @@ def again(store, path: Path, folder: Path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(datasets)
 def test_what_is_exported_imports_to_the_same_rows(store, tmp_path, format, rows):
     kind, payloads = rows
@@ -89,7 +91,9 @@ def test_what_is_exported_imports_to_the_same_rows(store, tmp_path, format, rows
 
 
 def small(store, *payloads):
-    payloads = payloads or (Example(messages=(Message(role="user", content="q"), Message(role="assistant", content="a"))),)
+    payloads = payloads or (
+        Example(messages=(Message(role="user", content="q"), Message(role="assistant", content="a"))),
+    )
     return write_version(store, create_dataset(store, new_id("name"), "instructions").id, payloads)
 
 

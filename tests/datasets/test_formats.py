@@ -76,19 +76,31 @@ def test_tools_and_tool_turns_are_kept():
         {"role": "assistant", "content": "Noon.", "tool_calls": None},
     ]
     example = take({"messages": messages, "tools": json.dumps(tools)})
-    assert example.tools == tools and example.messages[1].tool_calls == call and example.messages[2].tool_call_id == "c1"
+    assert (
+        example.tools == tools and example.messages[1].tool_calls == call and example.messages[2].tool_call_id == "c1"
+    )
     assert example.messages[3].tool_calls is None
 
 
 def test_other_columns_are_kept_as_meta_as_far_as_they_are_json_and_small():
-    row = {"instruction": "q", "output": "a", "topic": "t", "n": 3, "x": float("nan"), "none": None, "big": "x" * 200_000}
+    row = {
+        "instruction": "q",
+        "output": "a",
+        "topic": "t",
+        "n": 3,
+        "x": float("nan"),
+        "none": None,
+        "big": "x" * 200_000,
+    }
     row |= {"bytes": b"\x00", "tags": ["a", {"b": None}], "meta": {"inner": 1}}
     assert take(row).meta == {"topic": "t", "n": 3, "tags": ["a", {"b": None}], "inner": 1}
 
 
 def test_numbers_become_text_and_nan_is_missing():
     assert take({"instruction": "6*7?", "output": 42}).messages[1].content == "42"
-    assert take({"instruction": "q", "input": float("nan"), "output": True}).messages == turns(("user", "q"), ("assistant", "true"))
+    assert take({"instruction": "q", "input": float("nan"), "output": True}).messages == turns(
+        ("user", "q"), ("assistant", "true")
+    )
     assert refused({"instruction": "q", "output": float("nan")}).what == "empty"
 
 

@@ -24,7 +24,9 @@ def job(store, tmp_path) -> RecordingJob:
 
 
 def alpaca(count: int, start: int = 0) -> list[dict]:
-    return [{"instruction": f"question {n}", "output": f"answer {n}", "topic": "t"} for n in range(start, start + count)]
+    return [
+        {"instruction": f"question {n}", "output": f"answer {n}", "topic": "t"} for n in range(start, start + count)
+    ]
 
 
 def write(path: Path, rows: list[dict | str]) -> Path:

@@ -16,7 +16,9 @@ from workbench.store.datasets import get_dataset, list_datasets
 def kits(tmp_path):
     folder = tmp_path / "kits" / "tiny"
     folder.mkdir(parents=True)
-    (folder / "kit.json").write_text(json.dumps({"name": "tiny", "title": "Tiny", "description": "d", "licence": "CC0"}))
+    (folder / "kit.json").write_text(
+        json.dumps({"name": "tiny", "title": "Tiny", "description": "d", "licence": "CC0"})
+    )
     rows = [{"id": f"r{n}", "topic": "t", "instruction": f"q{n}", "response": f"a{n}"} for n in range(4)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
     (folder / "held_out.jsonl").write_text(json.dumps(rows[3]) + "\n")
@@ -36,7 +38,10 @@ def test_a_kit_becomes_two_datasets_and_only_once(store, kits):
         ("Tiny (train)", "instructions"), ("Tiny (held out)", "prompts"),
     }  # fmt: skip
     example = next(iter_rows(store, train)).payload
-    assert [message.content for message in example.messages] == ["q0", "a0"] and example.meta == {"id": "r0", "topic": "t"}
+    assert [message.content for message in example.messages] == ["q0", "a0"] and example.meta == {
+        "id": "r0",
+        "topic": "t",
+    }
     prompt = next(iter_rows(store, held_out)).payload
     assert prompt.reference == "a3" and prompt.meta["topic"] == "t" and prompt.messages[-1].role == "user"
 

@@ -19,7 +19,10 @@ from workbench.datasets import readers
 from workbench.datasets.readers import open_source, read_rows
 from workbench.errors import DataProblem
 
-ROWS = [{"instruction": "Grüße, “Welt”", "output": 'Zeile 1\nZeile "2", mit ; und\tTab'}, {"instruction": "é", "output": "日本"}]
+ROWS = [
+    {"instruction": "Grüße, “Welt”", "output": 'Zeile 1\nZeile "2", mit ; und\tTab'},
+    {"instruction": "é", "output": "日本"},
+]
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -57,7 +60,9 @@ def table(rows: list[dict], delimiter: str = ",") -> str:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
 def test_unicode_encodings_are_told_from_the_bytes(tmp_path, kind, encoding):
-    rows = ROWS if encoding not in ("utf-16-le", "utf-16-be") else [{"instruction": "Grüße", "output": "viele Worte hier"}]
+    rows = (
+        ROWS if encoding not in ("utf-16-le", "utf-16-be") else [{"instruction": "Grüße", "output": "viele Worte hier"}]
+    )
     text = {"jsonl": jsonl(rows), "json": json.dumps(rows, ensure_ascii=False, indent=2), "csv": table(rows)}[kind]
     assert values(write(tmp_path / f"a.{kind}", text.encode(encoding))) == rows
 
@@ -98,7 +103,10 @@ def test_the_delimiter_is_found_and_quoted_newlines_stay(tmp_path, delimiter):
 
 
 def test_a_table_of_one_column_has_no_delimiter_to_find(tmp_path):
-    assert values(write(tmp_path / "a.csv", "prompt\nOne; two\n\nThree\n")) == [{"prompt": "One; two"}, {"prompt": "Three"}]
+    assert values(write(tmp_path / "a.csv", "prompt\nOne; two\n\nThree\n")) == [
+        {"prompt": "One; two"},
+        {"prompt": "Three"},
+    ]
 
 
 def test_tab_separated_values_are_read(tmp_path):
@@ -126,7 +134,9 @@ def test_a_list_within_an_object_is_found(tmp_path, key, indent):
 
 
 def test_two_lists_of_rows_are_refused(tmp_path):
-    assert "more than one list" in problem(write(tmp_path / "a.json", json.dumps({"train": ROWS, "test": ROWS}, indent=1)))
+    assert "more than one list" in problem(
+        write(tmp_path / "a.json", json.dumps({"train": ROWS, "test": ROWS}, indent=1))
+    )
 
 
 def test_one_object_without_a_list_is_refused(tmp_path):
@@ -144,7 +154,9 @@ def test_a_json_list_is_streamed_across_chunks(tmp_path, monkeypatch):
     assert values(write(tmp_path / "a.json", json.dumps(rows, indent=1))) == rows
 
 
-@pytest.mark.parametrize("text", ['[{"a": 1}, {"a": ', '[{"a": 1} {"a": 2}]', '[{"a": 1}', '[{"a": 1}] trailing', '{"data": [{"a": 1}'])
+@pytest.mark.parametrize(
+    "text", ['[{"a": 1}, {"a": ', '[{"a": 1} {"a": 2}]', '[{"a": 1}', '[{"a": 1}] trailing', '{"data": [{"a": 1}']
+)
 def test_a_broken_json_document_is_told_with_the_item(tmp_path, text):
     assert "a.json, item" in problem(write(tmp_path / "a.json", text))
 
@@ -267,7 +279,20 @@ def test_a_header_that_begins_like_a_magic_word_is_no_foreign_file(tmp_path):
     content=st.one_of(
         st.binary(max_size=400),
         st.tuples(
-            st.sampled_from([b"", b"{", b"[", b"PAR1", b"\x1f\x8b", b"\xff\xfe", b"\xef\xbb\xbf", b'a,b\n"', b'{"data": [', b'[{"a":']),
+            st.sampled_from(
+                [
+                    b"",
+                    b"{",
+                    b"[",
+                    b"PAR1",
+                    b"\x1f\x8b",
+                    b"\xff\xfe",
+                    b"\xef\xbb\xbf",
+                    b'a,b\n"',
+                    b'{"data": [',
+                    b'[{"a":',
+                ]
+            ),
             st.binary(max_size=200),
         ).map(b"".join),
         st.text(alphabet='{}[]":,\n\r\t;|a1\\é\x00', max_size=200).map(str.encode),

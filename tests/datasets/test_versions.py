@@ -165,7 +165,9 @@ def test_many_single_edits_keep_files_few(store, dataset, version):
 def test_a_large_edit_writes_the_segments_anew_and_keeps_ids(store, version, monkeypatch):
     monkeypatch.setattr(versions, "MAX_DELTA", 3)
     ids = [row.row_id for row in iter_rows(store, version)]
-    edited = edit_version(store, version, removed=set(ids[:4]), replaced={ids[5]: example("x")}, appended=[example("y")])
+    edited = edit_version(
+        store, version, removed=set(ids[:4]), replaced={ids[5]: example("x")}, appended=[example("y")]
+    )
     assert edited.manifest["removed"] == [] and edited.manifest["patch"] is None
     assert [row.row_id for row in iter_rows(store, edited)][:6] == ids[4:]
     assert questions(store, edited) == ["question 4", "x", *(f"question {n}" for n in range(6, 10)), "y"]
@@ -235,7 +237,15 @@ def test_any_run_of_edits_gives_what_a_list_would(store, monkeypatch, steps, sma
     ],
 )  # fmt: skip
 def test_a_search_takes_the_text_literally_and_looks_at_what_rows_say(store, dataset, term, found):
-    asked = ["Hello there", "50% off", 'snake_case and "quoted"', "a line\nbreak, a back\\slash", "Straße, été", "x", "y"]
+    asked = [
+        "Hello there",
+        "50% off",
+        'snake_case and "quoted"',
+        "a line\nbreak, a back\\slash",
+        "Straße, été",
+        "x",
+        "y",
+    ]
     meta = [{}, {}, {}, {}, {}, {"topic": "Geography"}, {"n": 7}]
     payloads = [example(text, "ok", **kept) for text, kept in zip(asked, meta, strict=True)]
     stored = write_version(store, dataset.id, payloads)
@@ -379,7 +389,9 @@ def test_a_split_keeps_equal_prompts_together_and_does_not_depend_on_order(texts
 
 def test_a_split_holds_out_about_the_share_asked_for():
     train, held = split_held_out(rows_of([f"q{n}" for n in range(1000)]), 0.1, seed=1)
-    assert len(held) == 100 and set(held) != set(split_held_out(rows_of([f"q{n}" for n in range(1000)]), 0.1, seed=2)[1])
+    assert len(held) == 100 and set(held) != set(
+        split_held_out(rows_of([f"q{n}" for n in range(1000)]), 0.1, seed=2)[1]
+    )
     with pytest.raises(UsageError):
         split_held_out([], 1.0)
 

@@ -132,6 +132,9 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         place = str(error.filename or "")
         return output.tell_error(StoreProblem(error.strerror or str(error), place=place))
+    finally:
+        for workspace in output.surface.opened:
+            workspace.store.close()
 
 
 def _tell_wrong_use(error: Any) -> int:

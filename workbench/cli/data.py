@@ -14,7 +14,7 @@ from workbench.cli.following import check_finished, follow
 from workbench.cli.options import with_config
 from workbench.cli.output import Json, facts, plain, show, table
 from workbench.datasets.importing import ImportConfig
-from workbench.errors import DataProblem
+from workbench.errors import DataProblem, UsageError
 from workbench.records import Example, Payload, Preference, Run, RunState
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def import_data(
 
     The dataset is named after the file where `--dataset` does not say otherwise.
     """
+    if not options.get("source"):
+        raise UsageError("a file is needed", place="source", remedy="Give its path.")
     workspace = output.open_workspace()
-    source = Path(str(options.pop("source", ""))).expanduser().resolve()
+    source = Path(options.pop("source")).expanduser().resolve()
     if not source.is_file():
         what = "this is a folder, not a file" if source.is_dir() else "there is no such file"
         raise DataProblem(what, place=str(source), remedy="Give the path of a file.")

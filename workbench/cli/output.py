@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +36,8 @@ class Surface:
     """Whether standard output gets one JSON document and nothing else."""
     home: Path | None = None
     """Home folder, where `--home` names one."""
+    opened: list[Workspace] = field(default_factory=list)
+    """Workspaces to close when the call is over."""
 
 
 surface = Surface()
@@ -84,7 +86,9 @@ def open_workspace() -> Workspace:
     """The workspace that this call works on."""
     from workbench.api import Workspace
 
-    return Workspace(settings=load_settings())
+    workspace = Workspace(settings=load_settings())
+    surface.opened.append(workspace)
+    return workspace
 
 
 # Speaking ----------------------------------------------------------------------------------------------------------

@@ -118,9 +118,14 @@ def _spawn(settings: Settings, address: str, port: int) -> subprocess.Popen[byte
     }
     command += [f"--{name}={value}" for name, value in options.items()]
     environment = {**os.environ, "WORKBENCH_HOME": str(settings.home), "PYTHONUNBUFFERED": "1"}
-    # What Streamlit says is for people who look for a fault: standard output holds the address, or one JSON document.
+    # Streamlit's own greeting would repeat the address; faults go to standard error.
     return subprocess.Popen(
-        command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=2, preexec_fn=_end_with_parent()
+        command,
+        cwd=PROJECT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=_end_with_parent(),
     )
 
 

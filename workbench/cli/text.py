@@ -46,10 +46,10 @@ def generate(
     """Answer one prompt. On a terminal the text appears as it is written."""
     from workbench.api import find_variant
 
+    Sampling.model_validate(options)
     workspace = output.open_workspace()
     chosen = find_variant(workspace, variant)
     asked = read_prompt(prompt)
-    Sampling.model_validate(options)
     if sys.stdout.isatty() and not json:
         completion = _stream(workspace, chosen, asked, system, options)
     else:
@@ -93,6 +93,9 @@ def compare(
         raise UsageError(
             "either one prompt or a prompt set is needed", place="--prompts", remedy="Give PROMPT or --prompts DATASET."
         )
+    for name in ("limit", "scorers", "concurrency"):
+        if prompt is not None and name in options:
+            raise UsageError("this is for prompt sets", place=name, remedy="Leave it out, or give --prompts.")
     workspace = output.open_workspace()
     names = options.pop("variants", ["base"])
     variants = [find_variant(workspace, name) for name in dict.fromkeys(names)]
@@ -104,9 +107,6 @@ def compare(
         if wait and not json:
             _print_summary(output.console(), workspace.answers(run.id))
         return
-    for name in ("limit", "scorers", "concurrency"):
-        if name in options:
-            raise UsageError("this is for prompt sets", place=name, remedy="Leave it out, or give --prompts.")
     _compare_one(workspace, variants, read_prompt(prompt), options)
 
 

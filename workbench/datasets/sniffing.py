@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 from workbench.errors import DataProblem
@@ -197,7 +199,8 @@ def detect_kind(text: str, whole: bool, expected: FileKind | None) -> FileKind:
         expected: what the name says.
     """
     start = text.lstrip()
-    lines = [line for line in start.splitlines()[:50] if line.strip()]
+    # Not `splitlines`: it also splits at separators that stand unescaped within JSON text.
+    lines = [line for line in re.split(r"[\r\n]+", start[:SAMPLE_BYTES], maxsplit=50)[:50] if line.strip()]
     if len(lines) > 1 and not whole and len(lines) < 50:
         lines.pop()
     objects = sum(isinstance(_parsed(line), dict) for line in lines[:20])
@@ -252,7 +255,7 @@ def detect_delimiter(text: str) -> str:
     for mark in ",;\t|":
         try:
             csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-            rows = [row for row in csv.reader(text.splitlines(keepends=True)[:200], delimiter=mark) if row]
+            rows = [row for row in islice(csv.reader(io.StringIO(text, newline=""), delimiter=mark), 200) if row]
         except csv.Error:
             continue
         width = len(rows[0]) if rows else 1

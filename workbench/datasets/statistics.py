@@ -57,20 +57,28 @@ class Statistics(Record):
     """Kept column → rows that have it, the most frequent first."""
 
 
+_TURN = '{"role":"VARCHAR","content":"VARCHAR","tool_calls":"JSON"}'
+_SHAPE: dict[DatasetKind, str] = {
+    "instructions": f'{{"messages":[{_TURN}]}}',
+    "prompts": f'{{"messages":[{_TURN}]}}',
+    "preferences": f'{{"prompt":[{_TURN}],"chosen":[{_TURN}],"rejected":[{_TURN}]}}',
+}
 _TURNS: dict[DatasetKind, str] = {
-    "instructions": "json_extract(payload, '$.messages[*]')",
-    "prompts": "json_extract(payload, '$.messages[*]')",
-    "preferences": (
-        "list_concat(json_extract(payload, '$.prompt[*]'), json_extract(payload, '$.chosen[*]'), "
-        "json_extract(payload, '$.rejected[*]'))"
-    ),
+    "instructions": "row.messages",
+    "prompts": "row.messages",
+    "preferences": "list_concat(row.prompt, row.chosen, row.rejected)",
 }
-_ANSWER: dict[DatasetKind, str] = {
-    "instructions": "list_filter(turns, lambda t: json_extract_string(t, '$.role') = 'assistant')",
-    "prompts": "list_filter(turns, lambda t: json_extract_string(t, '$.role') = 'assistant')",
-    "preferences": "json_extract(payload, '$.chosen[*]')",
+_ANSWERS: dict[DatasetKind, str] = {
+    "instructions": "list_filter(row.messages, lambda t: t.role = 'assistant')",
+    "prompts": "list_filter(row.messages, lambda t: t.role = 'assistant')",
+    "preferences": "row.chosen",
 }
-_CONTENT = "json_extract_string(t, '$.content')"
+_EVEN = "translate({}, e'\\n\\t\\r', '   ')"
+"""Other spaces as plain ones, which is much faster than a pattern."""
+
+
+def _words(text: str) -> str:
+    return f"list_filter(string_split({_EVEN.format(text)}, ' '), lambda word: word <> '')"
 
 
 def describe(store: Store, version: Version) -> Statistics:
@@ -85,26 +93,21 @@ def describe(store: Store, version: Version) -> Statistics:
 
 @lru_cache(maxsize=32)
 def _describe(folder: Path, version_id: str, manifest: Manifest, kind: DatasetKind) -> Statistics:
-    asked = "list_filter(turns, lambda t: json_extract_string(t, '$.role') = 'user')"
     per_row = f"""
-        WITH taken AS (SELECT row_hash, payload, {_TURNS[kind]} AS turns FROM version_rows),
-        texts AS (
-            SELECT row_hash, turns, {asked} AS asked,
-                list_transform(turns, lambda t: {_CONTENT}) AS contents,
-                list_transform({_ANSWER[kind]}, lambda t: {_CONTENT}) AS answers
-            FROM taken
+        WITH read AS (SELECT row_hash, from_json(payload, '{_SHAPE[kind]}') AS row FROM version_rows),
+        taken AS (
+            SELECT row_hash, {_TURNS[kind]} AS turns, {_ANSWERS[kind]} AS answers,
+                list_filter({_TURNS[kind]}, lambda t: t.role = 'user') AS asked
+            FROM read
         )
         SELECT row_hash, len(turns) AS turns, len(asked) AS asked,
-            coalesce(list_sum(list_transform(contents, lambda c: length(c))), 0) AS characters,
-            coalesce(list_sum(list_transform(contents, lambda c:
-                len(regexp_split_to_array(trim(c, e' \\n\\t\\r'), '\\s+'))
-                - (trim(c, e' \\n\\t\\r') = '')::INT)), 0) AS words,
-            coalesce(list_sum(list_transform(answers, lambda c: length(c))), 0) AS answer_characters,
-            len(list_filter(turns, lambda t: trim({_CONTENT}, e' \\n\\t\\r') = ''
-                AND json_extract(t, '$.tool_calls') IS NULL)) AS empty,
-            json_extract_string(turns[1], '$.role') = 'system' AS with_system,
-            md5(lower(trim(regexp_replace({_CONTENT.replace("t,", "asked[1],")}, '\\s+', ' ', 'g')))) AS question
-        FROM texts
+            coalesce(list_sum(list_transform(turns, lambda t: length(t.content))), 0) AS characters,
+            coalesce(list_sum(list_transform(turns, lambda t: len({_words("t.content")}))), 0) AS words,
+            coalesce(list_sum(list_transform(answers, lambda t: length(t.content))), 0) AS answer_characters,
+            len(list_filter(turns, lambda t: trim({_EVEN.format("t.content")}) = '' AND t.tool_calls IS NULL)) AS empty,
+            turns[1].role = 'system' AS with_system,
+            md5(lower(array_to_string({_words("asked[1].content")}, ' '))) AS question
+        FROM taken
     """
     spread = ", ".join(
         f"quantile_disc({name}, 0.5), quantile_disc({name}, 0.95), max({name})"

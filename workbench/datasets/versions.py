@@ -109,8 +109,11 @@ class VersionWriter:
         if row_id is None:
             known = self._known.get(row_hash)
             row_id = known.pop() if known else f"{self._prefix}-{self.rows}"
-        with disk_told(str(self._staging.folder)):
+        try:
             self._segment().add(row_id, row_hash, text)
+        except OSError:
+            with disk_told(str(self._staging.folder)):  # entered only now: once per row would cost a tenth of the time
+                raise
         self._hash.update(row_hash.encode() + b"\n")
         self.rows += 1
 

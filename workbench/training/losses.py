@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 def _head_function() -> Any:
     import torch
 
-    class HeadLoss(torch.autograd.Function):
+    class HeadLoss(torch.autograd.Function):  # type: ignore[misc]
         """Cross-entropy through a frozen output layer; the gradient is made on the way forward, tile by tile."""
 
         @staticmethod

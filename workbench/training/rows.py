@@ -1,7 +1,7 @@
 """From dataset versions to rendered training rows: what the trainer trains on and the forecast counts.
 
-Rendering itself is `workbench.datasets.render`, which rows are kept out is `workbench.datasets.versions`, and what makes
-rows useless is `workbench.datasets.checks`. Nothing here imports torch.
+Rendering itself is `workbench.datasets.render`, which rows are kept out is `workbench.datasets.versions`, and what
+makes rows useless is `workbench.datasets.checks`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def resolve_inputs(store: Store, config: SFTConfig) -> Inputs:
         UsageError: the adapter to go on from lies over another base.
     """
     model = model_store.get_model(store, config.model)
-    versions = []
+    versions: list[str | None] = []
     for reference in (config.dataset, config.held_out):
         if not isinstance(reference, str):
             versions.append(None)

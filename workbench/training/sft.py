@@ -442,11 +442,11 @@ def write_held_out(trainer: Any, rows: Sequence[TrainingRow], tokens_per_batch: 
     if not rows:
         return None
     losses = held_out_losses(trainer.model, rows, tokens_per_batch, fast=trainer.fast_loss)
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"row_id": row.row_id, "loss": total / max(1, tokens), "tokens": tokens}
         for row, (total, tokens) in zip(rows, losses, strict=True)
     ]
-    entries.sort(key=lambda entry: -float(entry["loss"]))
+    entries.sort(key=lambda entry: -entry["loss"])
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
     return sum(total for total, _ in losses) / max(1, sum(tokens for _, tokens in losses))
 

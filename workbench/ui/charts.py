@@ -107,8 +107,8 @@ def interval_figure(estimates: Mapping[str, Interval], unit: str, *, share: bool
                 "color": "rgba(128, 140, 140, 0.9)",
             },
             customdata=[(item.low, item.high, item.n) for item in values],
-            hovertemplate=f"%{{x:{number}}}, %{{customdata[0]:{number}}} to %{{customdata[1]:{number}}}, n = %{{customdata[2]}}"
-            "<extra>%{y}</extra>",
+            hovertemplate=f"%{{x:{number}}}, %{{customdata[0]:{number}}} to %{{customdata[1]:{number}}}"
+            ", n = %{customdata[2]}<extra>%{y}</extra>",
         )
     )
     figure.update_layout(

@@ -32,7 +32,7 @@ def show_dataset(ws: Workspace, name_or_id: str) -> None:
     versions = ws.versions(dataset.id)
     st.title(plain(dataset.name), anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.badge(dataset.kind.capitalize(), icon=f":material/{KIND_ICONS[dataset.kind]}:", color="primary")
+        st.badge(dataset.kind.capitalize(), icon=f":material/{KIND_ICONS[dataset.kind]}:", color="green")
         for tag in dataset.tags:
             st.badge(plain(tag), color="gray")
         st.caption(f"Created {ago(dataset.created_at)}", help=plain(exact(dataset.created_at)), width="content")

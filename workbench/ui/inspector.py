@@ -67,7 +67,8 @@ def _show_row(row: InspectedRow) -> None:
         if row.title:
             st.markdown(f"**{row.title}**")
         st.markdown(
-            f"{count(row.tokens, 'token')}, :green-background[{row.supervised:,} learned], {special:,} special (dashed)",
+            f"{count(row.tokens, 'token')}, :green-background[{row.supervised:,} learned], "
+            f"{special:,} special (dashed)",
             help="The loss is taken on learned tokens only; the others are what the model reads before.",
         )
         if row.note:

@@ -80,7 +80,7 @@ def _show_answers(item: Mapping[str, Any]) -> None:
         columns = st.columns(2)
         for column, key in zip(columns, ("base", "tuned"), strict=True):
             with column:
-                st.badge(key.capitalize(), color="gray" if key == "base" else "primary")
+                st.badge(key.capitalize(), color="gray" if key == "base" else "green")
                 st.text(str(item.get(key, "")))
 
 

@@ -1,0 +1,216 @@
+"""Commands, called as `main` calls them: what they print, as JSON and for people, and how they leave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.generation.scripted import ScriptedServer, says, whole
+from workbench.api import Workspace
+from workbench.cli import run
+from workbench.records import RunState
+from workbench.store import runs as run_store
+from workbench.store.database import Store
+
+Call = Callable[..., tuple[int, str, str]]
+KIT = "Assistant in a house format"
+
+
+@pytest.fixture
+def call(home: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def document(told: tuple[int, str, str], code: int = 0) -> Any:
+    assert told[0] == code, told
+    return json.loads(told[1])
+
+
+def test_a_kit_is_installed_listed_shown_and_counted(call: Call) -> None:
+    parts = document(call("data", "kit", "assistant", "--json"))
+    assert parts["train"]["name"] == f"{KIT} (train)"
+    listed = document(call("data", "list", "--json"))
+    assert {told["name"]: told["rows"] for told in listed} == {f"{KIT} (train)": 260, f"{KIT} (held out)": 50}
+    shown = document(call("data", "show", f"{KIT} (train)", "--rows", "2", "--search", "Moon", "--json"))
+    assert len(shown["rows"]) <= 2 and shown["total"] < 260
+    assert document(call("data", "stats", f"{KIT} (held out)", "--json"))["rows"] == 50
+    code, out, _ = call("data", "list")
+    assert code == 0 and f"{KIT} (train)" in out and "instructions" in out
+
+
+def test_a_file_is_imported_and_exported_again(call: Call, tmp_path: Path) -> None:
+    source = tmp_path / "talks.jsonl"
+    rows = [{"instruction": f"Say {n}", "output": f"{n}."} for n in range(3)]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    told = document(call("data", "import", str(source), "--description", "numbers", "--json"))
+    assert (told["rows"], told["problem_rows"]) == (3, [])
+    assert document(call("data", "list", "--json"))[0]["description"] == "numbers"
+    target = tmp_path / "out.csv"
+    written = document(call("data", "export", "talks", str(target), "--json"))
+    assert (written["format"], written["rows"]) == ("csv", 3)
+    assert "Say 2" in target.read_text()
+    preview = document(call("data", "import", str(target), "--dry-run", "--json"))
+    assert (preview["rows_estimate"], preview["problems"]) == (3, [])
+
+
+def test_a_bad_file_is_told_row_by_row_and_its_good_rows_can_be_kept(call: Call, tmp_path: Path) -> None:
+    source = tmp_path / "bad.jsonl"
+    source.write_text('{"instruction": "a", "output": "b"}\nnot json\n{"instruction": "", "output": "c"}\n')
+    told = document(call("data", "import", "--source", str(source), "--json"), code=1)
+    assert [problem["row"] for problem in told["problems"]] == ["2", "3"]
+    assert "--keep-good" in told["error"]["remedy"]
+    assert document(call("data", "list", "--json")) == []
+    code, out, err = call("data", "import", str(source))
+    assert code == 1 and out == "" and "not valid JSON" in err and "Traceback" not in err
+    kept = document(call("data", "import", str(source), "--keep-good", "--json"))
+    assert kept["rows"] == 1 and Path(kept["bad_rows_path"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("data", "import", "/no/such/file.jsonl"), 1, "no such file"),
+        (("data", "import"), 2, "a file is needed"),
+        (("data", "import", "x", "--source", "y"), 2, "given twice"),
+        (("data", "show", "nothing"), 1, "no such dataset"),
+        (("data", "export", "nothing", "x.csv"), 1, "no such dataset"),
+        (("data", "kit", "nothing"), 1, "no such starter kit"),
+        (("data", "list", "--kind", "cats"), 2, "cats"),
+        (("train", "sft"), 2, "--dataset"),
+        (("train", "sft", "--dataset", "nothing"), 1, "no such dataset"),
+        (("train", "sft", "--spec", "/no/spec.yaml"), 2, "--spec"),
+        (("runs", "show", "run_x"), 1, "no such run"),
+        (("runs", "logs", "run_x"), 1, "no such run"),
+        (("runs", "stop", "run_x"), 1, "no such run"),
+        (("models", "add", "moon"), 2, "--source"),
+        (("models", "add", "local", "/no/such/folder"), 1, "/no/such/folder"),
+        (("models", "add", "hub"), 2, "--reference"),
+        (("models", "show", "nothing"), 1, "no such model"),
+        (("servers", "add", "s", "not an address"), 2, "begins with http"),
+        (("servers", "add", "s", "http://127.0.0.1:9", "--key-file", "/no/key"), 2, "--key-file"),
+        (("generate", "hi", "--variant", "nobody"), 1, "no such variant"),
+        (("generate", "hi", "--temperature", "9"), 2, "--temperature"),
+        (("compare",), 2, "--prompts"),
+        (("compare", "hi", "--limit", "2"), 2, "--limit"),
+        (("compare", "hi", "--variants", "nobody"), 1, "no such variant"),
+        (("answers", "show", "run_x"), 1, "no such run"),
+        (("serve", "--max-rows", "none"), 2, "--max-rows"),
+        (("data", "lst"), 2, "lst"),
+        (("nonsense",), 2, "nonsense"),
+        (("data", "list", "--nonsense"), 2, "--nonsense"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_words_and_in_one_document(
+    call: Call, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    told, out, err = call(*arguments)
+    assert told == code, err
+    assert words in err and out == "" and "Traceback" not in err
+    error = document(call(*arguments, "--json"), code)["error"]
+    assert set(error) == {"kind", "what", "place", "value", "remedy"}
+    assert words in json.dumps(error)
+
+
+def test_a_setting_out_of_bounds_is_told_with_its_option(call: Call) -> None:
+    call("data", "kit", "assistant")
+    error = document(call("train", "sft", "--dataset", f"{KIT} (train)", "--learning-rate", "7", "--json"), 2)["error"]
+    assert error["place"] == "--learning-rate" and error["value"] == "7"
+    error = document(call("train", "sft", "--dataset", f"{KIT} (train)", "--held-out", "3", "--json"), 2)["error"]
+    assert error["place"] == "--held-out"
+    assert document(call("runs", "list", "--json")) == []
+
+
+def test_a_spec_file_fills_what_no_option_says(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("data", "kit", "assistant")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump({"kind": "sft", "dataset": f"{KIT} (train)", "epochs": 7, "lora_r": 4}))
+    seen: list[tuple[str, Any]] = []
+
+    def launch(self: Workspace, kind: str, config: Any, *, name: str | None = None) -> Any:
+        seen.append((kind, config))
+        return run_store.add_run(self.store, kind=kind, name="x", slot="train", spec={})
+
+    monkeypatch.setattr(Workspace, "launch", launch)
+    made = document(call("train", "sft", "--spec", str(spec), "--lora-r", "8", "--json"))
+    assert made["kind"] == "sft"
+    kind, config = seen[0]
+    assert (kind, config["epochs"], config["lora_r"], config["model"]) == ("sft", 7, "8", "mdl_smollm2_135m")
+    spec.write_text("kind: answer\ndataset: x\n")
+    assert call("train", "sft", "--spec", str(spec))[0] == 2
+    spec.write_text("- a list\n")
+    assert call("train", "sft", "--spec", str(spec))[0] == 2
+
+
+def test_runs_are_listed_shown_cloned_and_put_away(call: Call, store: Store) -> None:
+    made = run_store.add_run(store, kind="import", name="Old import", slot="io", spec={"source": "/x", "dataset": "d"})
+    run_store.update_run(store, made.id, state=RunState.STOPPED)
+    assert [told["id"] for told in document(call("runs", "list", "--state", "stopped", "--json"))] == [made.id]
+    assert document(call("runs", "show", made.id, "--json"))["spec"]["dataset"] == "d"
+    assert "Old import" in call("runs", "show", made.id)[1]
+    assert document(call("runs", "logs", made.id, "--json"))["log"] == ""
+    error = document(call("runs", "clone", made.id, "--set", "colour=red", "--json"), 2)["error"]
+    assert error["place"] == "--set" and "keep_good" in error["remedy"]
+    watched = document(call("runs", "watch", made.id, "--json"), 1)
+    assert watched["run"]["state"] == "stopped" and "resume" in watched["error"]["remedy"]
+    assert document(call("runs", "archive", made.id, "--json"))["archived_at"] is not None
+    assert document(call("runs", "list", "--json")) == []
+    assert "No runs yet" in call("runs", "list")[1]
+
+
+def test_a_server_answers_one_prompt_and_two_variants_side_by_side(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_SERVER_KEY", "secret-key")
+    models = [{"id": "m1"}, {"id": "m2"}]
+    with ScriptedServer(says(200, whole("An answer.\x1b[2J")), models=models) as server:
+        added = document(call("servers", "add", "near", server.url, "--model", "m1", "--model", "m2", "--json"))
+        names = [variant["name"] for variant in added["variants"]]
+        assert "secret-key" not in json.dumps(added) and len(names) == 2
+        headers = {name.lower(): value for name, value in server.seen[-1]["headers"].items()}
+        assert headers["authorization"] == "Bearer secret-key"
+        assert document(call("servers", "list", "--json"))[0]["base_url"] == server.url
+        assert len(document(call("models", "variants", "--json"))) == 2
+        told = document(call("generate", "Hello?", "--variant", names[0], "--max-tokens", "9", "--json"))
+        assert told["text"].startswith("An answer.") and told["sampling"]["max_tokens"] == 9
+        code, out, _ = call("generate", "Hello?", "--variant", names[0])
+        assert code == 0 and out.strip() == "An answer.[2J"
+        both = document(call("compare", "Hello?", "--variants", names[0], "--variants", names[1], "--json"))
+        assert [answer["variant"] for answer in both["answers"]] == names
+        assert {answer["sampling"]["temperature"] for answer in both["answers"]} == {0.0}
+        server.script = [says(500, {})]
+        error = document(call("generate", "Hello?", "--variant", names[0], "--json"), 1)["error"]
+        assert error["kind"] == "GenerationProblem"
+
+
+def test_models_are_listed_before_any_is_converted(call: Call) -> None:
+    listed = document(call("models", "list", "--json"))
+    assert [told["id"] for told in listed] == ["mdl_smollm2_135m"]
+    assert "not ready yet" in call("models", "list")[1]
+    assert document(call("models", "show", "bundled", "--json"))["variants"] == []
+
+
+def test_the_doctor_says_what_it_found_and_what_to_do(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = document(call("doctor", "--json"))
+    checks = {told["check"]: told for told in found["checks"]}
+    assert found["ok"] is True
+    assert {"python", "packages", "home", "disk", "store", "memory", "bundled model", "chromium", "gpu"} <= set(checks)
+    monkeypatch.setenv("WORKBENCH_PORT", "many")
+    sick = document(call("doctor", "--json"), 1)
+    home = next(told for told in sick["checks"] if told["check"] == "home")
+    assert home["verdict"] == "fail" and home["remedy"]
+
+
+def test_an_environment_variable_that_does_not_hold_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_TRAIN_SLOTS", "0")
+    error = document(call("data", "list", "--json"), 2)["error"]
+    assert error["place"] == "WORKBENCH_TRAIN_SLOTS" and error["value"] == "0"
