@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import yaml
 from tests.generation.scripted import ScriptedServer, says, whole
 from workbench.api import Workspace
 from workbench.cli import run
-from workbench.records import RunState
+from workbench.records import Failure, RunState
+from workbench.runs.kinds import parse_config
+from workbench.runs.snippets import as_command
 from workbench.store import runs as run_store
 from workbench.store.database import Store
 
 Call = Callable[..., tuple[int, str, str]]
 KIT = "Assistant in a house format"
+TRAIN, HELD_OUT = f"{KIT} (train)", f"{KIT} (held out)"
 
 
 @pytest.fixture
@@ -38,14 +42,14 @@ def document(told: tuple[int, str, str], code: int = 0) -> Any:
 
 def test_a_kit_is_installed_listed_shown_and_counted(call: Call) -> None:
     parts = document(call("data", "kit", "assistant", "--json"))
-    assert parts["train"]["name"] == f"{KIT} (train)"
+    assert parts["train"]["name"] == TRAIN
     listed = document(call("data", "list", "--json"))
-    assert {told["name"]: told["rows"] for told in listed} == {f"{KIT} (train)": 260, f"{KIT} (held out)": 50}
-    shown = document(call("data", "show", f"{KIT} (train)", "--rows", "2", "--search", "Moon", "--json"))
+    assert {told["name"]: told["rows"] for told in listed} == {TRAIN: 260, HELD_OUT: 50}
+    shown = document(call("data", "show", TRAIN, "--rows", "2", "--search", "Moon", "--json"))
     assert len(shown["rows"]) <= 2 and shown["total"] < 260
-    assert document(call("data", "stats", f"{KIT} (held out)", "--json"))["rows"] == 50
+    assert document(call("data", "stats", HELD_OUT, "--json"))["rows"] == 50
     code, out, _ = call("data", "list")
-    assert code == 0 and f"{KIT} (train)" in out and "instructions" in out
+    assert code == 0 and TRAIN in out and "instructions" in out
 
 
 def test_a_file_is_imported_and_exported_again(call: Call, tmp_path: Path) -> None:
@@ -123,9 +127,9 @@ def test_what_cannot_be_done_is_told_in_words_and_in_one_document(
 
 def test_a_setting_out_of_bounds_is_told_with_its_option(call: Call) -> None:
     call("data", "kit", "assistant")
-    error = document(call("train", "sft", "--dataset", f"{KIT} (train)", "--learning-rate", "7", "--json"), 2)["error"]
+    error = document(call("train", "sft", "--dataset", TRAIN, "--learning-rate", "7", "--json"), 2)["error"]
     assert error["place"] == "--learning-rate" and error["value"] == "7"
-    error = document(call("train", "sft", "--dataset", f"{KIT} (train)", "--held-out", "3", "--json"), 2)["error"]
+    error = document(call("train", "sft", "--dataset", TRAIN, "--held-out", "3", "--json"), 2)["error"]
     assert error["place"] == "--held-out"
     assert document(call("runs", "list", "--json")) == []
 
@@ -133,7 +137,7 @@ def test_a_setting_out_of_bounds_is_told_with_its_option(call: Call) -> None:
 def test_a_spec_file_fills_what_no_option_says(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call("data", "kit", "assistant")
     spec = tmp_path / "spec.yaml"
-    spec.write_text(yaml.safe_dump({"kind": "sft", "dataset": f"{KIT} (train)", "epochs": 7, "lora_r": 4}))
+    spec.write_text(yaml.safe_dump({"kind": "sft", "dataset": TRAIN, "epochs": 7, "lora_r": 4}))
     seen: list[tuple[str, Any]] = []
 
     def launch(self: Workspace, kind: str, config: Any, *, name: str | None = None) -> Any:
@@ -149,6 +153,67 @@ def test_a_spec_file_fills_what_no_option_says(call: Call, tmp_path: Path, monke
     assert call("train", "sft", "--spec", str(spec))[0] == 2
     spec.write_text("- a list\n")
     assert call("train", "sft", "--spec", str(spec))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (
+            "sft",
+            {"dataset": TRAIN, "learning_rate": 3e-4, "held_out": None, "use_dora": True, "max_steps": 5},
+        ),
+        (
+            "sft",
+            {"dataset": TRAIN, "target_modules": ("q_proj", "v_proj"), "sample_prompts": ("Hi, you", "Go")},
+        ),
+        (
+            "sft",
+            {"dataset": TRAIN, "held_out": HELD_OUT, "preset": "thorough", "name": "it's mine"},
+        ),
+        (
+            "import",
+            {"source": "{tmp}/my file.csv", "dataset": "mine", "mapping": {"instruction": "q", "output": "a b"}},
+        ),
+        ("import", {"source": "{tmp}/my file.csv", "dataset": "mine", "keep_good": True, "kind": "prompts"}),
+        ("add_model", {"source": "hub", "reference": "someone/model", "revision": "main"}),
+        ("tour", {"quick": True, "max_tokens": 900}),
+    ],
+)
+def test_the_command_line_that_a_run_offers_for_copying_launches_the_same_config(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, fields: dict[str, Any]
+) -> None:
+    call("data", "kit", "assistant")
+    (tmp_path / "my file.csv").write_text("q,a b\n1,2\n")
+    fields = {name: value.format(tmp=tmp_path) if name == "source" else value for name, value in fields.items()}
+    wanted = parse_config(kind, fields)
+    seen: list[Any] = []
+
+    def launch(self: Workspace, kind: str, config: Any, *, name: str | None = None) -> Any:
+        seen.append(parse_config(kind, config))
+        made = run_store.add_run(self.store, kind=kind, name="x", slot="io", spec={})
+        run_store.update_run(self.store, made.id, state=RunState.FINISHED)
+        return run_store.get_run(self.store, made.id)
+
+    monkeypatch.setattr(Workspace, "launch", launch)
+    words = shlex.split(as_command(kind, wanted).replace("\\\n", " "))
+    code, _, err = call(*words[1:], "--json", *(["--no-wait"] if kind == "import" else []))
+    assert code == 0, err
+    assert seen == [wanted]
+
+
+def test_the_tour_prints_its_result_document(call: Call, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = {"share": 0.9, "low": 0.8, "high": 0.95, "n": 50}
+    result = {"held_out": {"base": None, "tuned": held_out}, "answers": [{"prompt": "P?", "base": "b", "tuned": "t"}]}
+    made = run_store.add_run(store, kind="tour", name="Tour", slot="flow", spec={})
+    run_store.update_run(store, made.id, state=RunState.FINISHED, result=result)
+    monkeypatch.setattr(Workspace, "tour", lambda self, **options: run_store.get_run(self.store, made.id))
+    assert document(call("tour", "--json")) == result
+    code, out, _ = call("tour")
+    assert code == 0 and "90% (80% to 95%, n = 50)" in out and "no figure" in out
+    failure = Failure(error="X", message="it broke", remedy="mend it")
+    run_store.update_run(store, made.id, state=RunState.FAILED, failure=failure)
+    error = document(call("tour", "--json"), 1)["error"]
+    assert (error["what"], error["remedy"]) == ("it broke", "mend it")
 
 
 def test_runs_are_listed_shown_cloned_and_put_away(call: Call, store: Store) -> None:

@@ -52,6 +52,14 @@ def test_json_is_the_only_thing_on_standard_output(home: Path) -> None:
     assert json.loads(ended.stdout)["error"]["what"] == "no such dataset"
 
 
+def test_a_terminal_without_unicode_gets_valid_output(home: Path) -> None:
+    for arguments in (("data", "kit", "assistant"), ("data", "list"), ("doctor",)):
+        ended = workbench(*arguments, home=home, PYTHONIOENCODING="ascii")
+        assert ended.returncode == 0 and "Traceback" not in ended.stderr
+    ended = workbench("data", "show", "größer", "--json", home=home, PYTHONIOENCODING="ascii")
+    assert json.loads(ended.stdout)["error"]["value"] == "größer"
+
+
 def test_wrong_use_leaves_with_2_in_words(home: Path) -> None:
     ended = workbench("train", "sft", "--learning-rate", home=home)
     assert ended.returncode == 2

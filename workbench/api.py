@@ -226,7 +226,7 @@ class Workspace:
 
     def train_sft(self, dataset: str, *, model: str = "bundled", name: str | None = None, **options: Any) -> Run:
         """Fine-tune a LoRA adapter on a dataset, in the background; see `SFTConfig` for the options."""
-        config = {"dataset": dataset, "model": self.model(model).id, **options}
+        config = {"dataset": dataset, "model": self.model(model).id, "name": name or "", **options}
         return self.launch("sft", config, name=name)
 
     def forecast(self, kind: str, config: RunConfig | Mapping[str, Any]) -> Forecast:

@@ -22,10 +22,12 @@ from workbench.store.datasets import create_dataset, get_version
 FORMATS = ("jsonl", "csv", "parquet")
 
 text = st.text(min_size=1, max_size=25).filter(str.strip)
-hostile = st.sampled_from(
-    ["=1+1", "+A1", "-2", "@x", '"', '""', "a,b;c\td|e", "line\r\nline\rline\n", "[", '[{"role": "user"}]', "{", "null", "NaN",
-     "\ufeffa", "\x00a", "a\x00", "a\x85", "\u2028a", "\x1c1", "<noinput>", "007", "1e5", "True", " a ", "日本", "👩‍👩‍👧", "\\n"]
-)  # fmt: skip
+hostile = st.sampled_from([
+    "=1+1", "+A1", "-2", "@x", '"', '""', "a,b;c\td|e", "line\r\nline\rline\n", "[", '[{"role": "user"}]', "{",
+    "null", "NaN",
+    "\ufeffa", "\x00a", "a\x00", "a\x85", "\u2028a", "\x1c1", "<noinput>", "007", "1e5", "True", " a ",
+    "日本", "👩‍👩‍👧", "\\n",
+])  # fmt: skip
 content = st.one_of(text, hostile)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

@@ -35,6 +35,7 @@ def turns(*pairs: tuple[str, str]) -> tuple[Message, ...]:
 
 
 QA = turns(("user", "q"), ("assistant", "a"))
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 
 
 @pytest.mark.parametrize(
@@ -46,14 +47,14 @@ QA = turns(("user", "q"), ("assistant", "a"))
         ({"instruction": "q", "input": "<noinput>", "output": "a"}, "alpaca"),
         ({"prompt": "q", "completion": "a"}, "prompt_completion"),
         ({"prompt": "q", "response": "a"}, "prompt_completion"),
-        ({"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]}, "prompt_completion"),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:]}, "prompt_completion"),
         ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "sharegpt"),
         ({"conversations": [{"from": "user", "value": "q"}, {"from": "bot", "value": "a"}]}, "sharegpt"),
-        ({"conversations": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "messages"),
-        ({"messages": json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])}, "messages"),
+        ({"conversations": TURNS}, "messages"),
+        ({"messages": TURNS}, "messages"),
+        ({"messages": json.dumps(TURNS)}, "messages"),
         ({"conversations": json.dumps([{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}])}, "sharegpt"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": "a"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, TURNS[1]]}, "messages"),
     ],
 )  # fmt: skip
 def test_every_way_to_write_a_question_and_an_answer_gives_the_same_example(row, name):
@@ -287,9 +288,9 @@ def test_a_plain_payload_gives_back_its_record_and_its_digest(payload):
     assert encode_payload(decode_payload(kind_of(payload), text)) == (text, row_hash)
 
 
+said = st.fixed_dictionaries({"role": st.sampled_from([*ROLES, "human", "x", 3]), "content": words | json_values})
 cells = st.one_of(
-    json_values, words, st.floats(), st.binary(max_size=5),
-    st.lists(st.fixed_dictionaries({"role": st.sampled_from([*ROLES, "human", "x", 3]), "content": words | json_values}), max_size=4),
+    json_values, words, st.floats(), st.binary(max_size=5), st.lists(said, max_size=4),
     st.lists(st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt"]), "value": words}), max_size=4),
 )  # fmt: skip
 

@@ -66,6 +66,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, {"error": {"message": message, "code": "context_length_exceeded", "type": "invalid"}})
             return
         text = HOSTILE if ask["model"] == "hostile" else "You said " + ask["messages"][-1]["content"]
+        if not ask.get("stream"):
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            whole = {"id": "c", "object": "chat.completion", "created": 0, "model": ask["model"], "choices": [choice]}
+            self._send(200, whole)
+            return
         words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1].rstrip(" ")
         self.send_response(200)

@@ -394,3 +394,25 @@ def test_preferences_are_no_examples(store, model, examples, tmp_path):
     write_version(store, create_dataset(store, "pairs", "preferences").id, [row])
     with pytest.raises(DataProblem, match="needs examples"):
         sft.train_sft(config(dataset="pairs"), new_job(store, tmp_path / "run"))
+
+
+def test_checkpointed_activations_change_memory_and_not_the_losses(store, model, examples, tmp_path):
+    plain, spared = new_job(store, tmp_path / "a", "run_a"), new_job(store, tmp_path / "b", "run_b")
+    sft.train_sft(config(epochs=1), plain)
+    sft.train_sft(config(epochs=1, gradient_checkpointing=True), spared)
+    assert series(spared, "loss") == pytest.approx(series(plain, "loss"), abs=1e-6)
+
+
+def test_a_base_in_bfloat16_trains_an_adapter_in_float32(store, model, examples, tmp_path):
+    import torch
+
+    job = new_job(store, tmp_path / "run")
+    result = sft.train_sft(config(epochs=1, dtype="bfloat16"), job)
+    assert series(job, "eval_loss")[result["steps"]] < series(job, "eval_loss")[0]
+    assert all(weight.dtype == torch.float32 for weight in adapter_weights(job.folder / "adapter").values())
+
+
+def test_a_short_run_does_not_waste_its_first_step_on_a_learning_rate_of_nothing(store, model, examples, tmp_path):
+    job = new_job(store, tmp_path / "run")
+    sft.train_sft(config(max_steps=3, warmup_ratio=0.05), job)
+    assert series(job, "learning_rate")[1] == pytest.approx(5e-3)

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,6 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process when None.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that lacks a character gets a question mark instead of a traceback.
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -132,6 +137,11 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         place = str(error.filename or "")
         return output.tell_error(StoreProblem(error.strerror or str(error), place=place))
+    except Exception as error:
+        # A fault of ours: its traceback is wanted, but whoever reads JSON still gets a document.
+        if output.surface.json:
+            output.tell_error(WorkbenchError(f"unexpected: {type(error).__name__}: {error}", remedy="Report this."))
+        raise
     finally:
         for workspace in output.surface.opened:
             workspace.store.close()

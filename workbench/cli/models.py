@@ -40,7 +40,7 @@ def list_models(
 
 def _size(model: Model) -> str:
     parameters = model.info.get("parameters")
-    return f"{parameters / 1e6:,.0f} M" if isinstance(parameters, int | float) else ""
+    return f"{parameters / 1e6:,.3g} M" if isinstance(parameters, int | float) else ""
 
 
 @models.command("show")

@@ -6,6 +6,7 @@ Nothing but the answer goes to standard output. Progress and notes go to standar
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,8 +104,9 @@ def show(document: Any, human: Callable[[Console], None]) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document."""
-    sys.stdout.write(json.dumps(as_json(document), ensure_ascii=False, indent=2, default=str) + "\n")
+    """Print one JSON document; figures that are no numbers become null, which JSON has and NaN it has not."""
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    sys.stdout.write(json.dumps(as_json(document), ensure_ascii=ascii_only, indent=2, default=str) + "\n")
     sys.stdout.flush()
 
 
@@ -113,12 +115,12 @@ def as_json(value: Any) -> Any:
     from pydantic import BaseModel
 
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return as_json(value.model_dump(mode="json"))
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [as_json(item) for item in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

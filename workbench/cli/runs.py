@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from workbench.cli.following import check_finished, follow, run_facts, runs_tabl
 from workbench.cli.output import Json, facts, plain, show
 from workbench.errors import UsageError
 from workbench.records import Run, RunState
+
+if TYPE_CHECKING:
+    from workbench.api import Workspace
 
 runs = typer.Typer(help="Watch, stop, resume and clone background runs.", no_args_is_help=True, add_completion=False)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", show_default=False)]
@@ -159,12 +162,12 @@ def archive(
     show(changed, lambda out: out.print(f"{plain(changed.name)}: {'taken out again' if undo else 'put away'}."))
 
 
-def launched(workspace: Any, run: Run, wait: bool) -> None:
+def launched(workspace: Workspace, run: Run, wait: bool) -> None:
     """Tell what was launched, after following it where that was asked for."""
     if wait:
         run = follow(workspace, run)
         check_finished(run)
-        show(run, lambda out: _print_run(out, run, {}))
+        show(run, lambda out: _print_run(out, run.model_copy(update={"spec": {}}), {}))
         return
     output.note(f"{run.name}: {run.state.value}. `workbench runs watch {run.id}` follows it.")
     show(run, lambda out: out.print(run.id))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from workbench.cli import output
 from workbench.cli.options import with_config
-from workbench.cli.output import Json, facts, show
+from workbench.cli.output import Json, facts, show, span
 from workbench.cli.runs import launched
 from workbench.errors import UsageError
 from workbench.training.configs import SFTConfig
+
+if TYPE_CHECKING:
+    from workbench.api import Workspace
+    from workbench.training.forecast import Forecast
 
 train = typer.Typer(help="Fine-tune in the background.", no_args_is_help=True, add_completion=False)
 
@@ -74,7 +78,7 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in told.items()}
 
 
-def _show_plan(workspace: Any, config: dict[str, Any]) -> None:
+def _show_plan(workspace: Workspace, config: dict[str, Any]) -> None:
     from workbench.runs.kinds import parse_config
 
     checked = parse_config("sft", config)
@@ -86,14 +90,20 @@ def _show_plan(workspace: Any, config: dict[str, Any]) -> None:
         out.print("# A spec for --spec")
         out.print(yaml.safe_dump({"kind": "sft", **checked.model_dump(mode="json")}, sort_keys=False).rstrip())
         out.print("\nForecast", style="bold")
-        out.print(facts([(name, value) for name, value in _plain_forecast(forecast).items()]))
+        out.print(facts(_forecast_facts(forecast)))
 
-    show({"kind": "sft", "spec": checked, "forecast": _plain_forecast(forecast)}, human)
+    show({"kind": "sft", "spec": checked, "forecast": forecast}, human)
 
 
-def _plain_forecast(forecast: Any) -> dict[str, Any]:
-    from dataclasses import asdict, is_dataclass
-
-    if is_dataclass(forecast) and not isinstance(forecast, type):
-        return asdict(forecast)
-    return dict(forecast.model_dump(mode="json"))
+def _forecast_facts(forecast: Forecast) -> list[tuple[str, object]]:
+    parts = ", ".join(f"{name} {size:,.0f}" for name, size in forecast.memory_parts.items())
+    rows = f"{forecast.rows:,}, and {forecast.held_out_rows:,} held out"
+    return [
+        ("time", f"{span(forecast.seconds)} ({span(forecast.seconds_low)} to {span(forecast.seconds_high)})"),
+        ("memory", f"{forecast.memory_mb:,.0f} MB of {forecast.free_mb:,.0f} free: {parts}"),
+        ("rows", rows),
+        ("steps", f"{forecast.steps:,}"),
+        ("tokens", f"{forecast.tokens:,}; {forecast.padding:.0%} of the batches is padding"),
+        ("trained parameters", f"{forecast.trained_parameters:,}"),
+        ("pace from", forecast.rate_from),
+    ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, JsonValue
 
+from workbench.datasets.bulk import Block, fits_bulk, iter_blocks
 from workbench.datasets.formats import Reading, convert_row, detect_format
 from workbench.datasets.payloads import encode_plain, payload_from_plain
 from workbench.datasets.readers import RowProblem, Source, SourceRow, open_source, read_rows, shorten
@@ -245,7 +246,16 @@ def import_file(config: ImportConfig, job: Job) -> dict[str, Any]:
     _check_kind(dataset, reading)
     total = source.rows or _estimate(source, sample)
     with VersionWriter(job.store, parent=parent) as writer, _BadRows(job.folder) as bad:
-        _read_all(chain(sample, rows), reading, writer, bad, job, total, keep_good=config.keep_good)
+        take = _Taking(reading, writer, bad, job, total, keep_good=config.keep_good)
+        good = [row.values for row in sample if not row.problem]
+        if fits_bulk(source, reading, good):
+            rows.close()
+            columns = list(dict.fromkeys(column for values in good for column in values))
+            for block in iter_blocks(source, reading, columns, min(4, job.settings.threads)):
+                take.block(block)
+        else:
+            take.rows(chain(sample, rows))
+        take.told(whole=True)
         if bad.count and (not config.keep_good or not writer.rows):
             raise _refusal(config, bad, writer.rows)
         job.progress("storing", done=writer.rows, note="")
@@ -291,35 +301,49 @@ def _check_kind(dataset: Dataset | None, reading: Reading) -> None:
         )
 
 
-def _read_all(
-    rows: Iterator[SourceRow],
-    reading: Reading,
-    writer: VersionWriter,
-    bad: _BadRows,
-    job: Job,
-    total: int,
-    *,
-    keep_good: bool,
-) -> None:
-    seen = 0
-    for row in rows:
-        seen += 1
-        plain = row.problem or convert_row(reading, row.number, row.values)
-        if not isinstance(plain, RowProblem):
-            try:
-                text, row_hash = encode_plain(plain)
-            except DataProblem as problem:
-                plain = _not_storable(row, problem)
-            else:
-                # Once a problem is found nothing will be stored; reading goes on to count them all.
-                if keep_good or not bad.count:
-                    writer.add_encoded(text, row_hash)
-        if isinstance(plain, RowProblem):
-            bad.add(row, plain)
-        if not seen % 2_000:
-            job.checkpoint_or_stop()
-            job.progress("reading", done=seen, total=max(seen, total), unit="rows", note=bad.note())
-    job.progress("reading", done=seen, total=seen, unit="rows", note=bad.note())
+class _Taking:
+    """Takes rows into the writer, problems into the list, and tells how far it is."""
+
+    def __init__(
+        self, reading: Reading, writer: VersionWriter, bad: _BadRows, job: Job, total: int, *, keep_good: bool
+    ) -> None:
+        self._reading, self._writer, self._bad, self._job = reading, writer, bad, job
+        self._total, self._keep_good, self._seen = total, keep_good, 0
+
+    def told(self, *, whole: bool = False) -> None:
+        """Tell how far it is, and end here when asked to."""
+        self._job.checkpoint_or_stop()
+        total = self._seen if whole else max(self._seen, self._total)
+        self._job.progress("reading", done=self._seen, total=total, unit="rows", note=self._bad.note())
+
+    def block(self, block: Block) -> None:
+        """Take a block of lines."""
+        if block.payloads is None or block.row_hashes is None:
+            self.rows(block.rows)
+            return
+        self._seen += block.count
+        # Once a problem is found nothing will be stored; reading goes on to count them all.
+        if self._keep_good or not self._bad.count:
+            self._writer.add_columns(block.row_hashes, block.payloads)
+        self.told()
+
+    def rows(self, rows: Iterable[SourceRow]) -> None:
+        """Take rows one by one."""
+        for row in rows:
+            self._seen += 1
+            plain = row.problem or convert_row(self._reading, row.number, row.values)
+            if not isinstance(plain, RowProblem):
+                try:
+                    text, row_hash = encode_plain(plain)
+                except DataProblem as problem:
+                    plain = _not_storable(row, problem)
+                else:
+                    if self._keep_good or not self._bad.count:
+                        self._writer.add_encoded(text, row_hash)
+            if isinstance(plain, RowProblem):
+                self._bad.add(row, plain)
+            if not self._seen % 2_000:
+                self.told()
 
 
 def _provenance(config: ImportConfig, source: Source, reading: Reading, bad: _BadRows, job: Job) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -129,7 +130,7 @@ def open_source(path: str | Path, *, encoding: str = "auto", kind: FileKind | No
         )
     source = Source(path, "jsonl", gzipped, "utf-8", "", (), None, size)
     encoding = (
-        _checked_encoding(encoding, place) if encoding != "auto" else detect_encoding(lambda: _open(source), place)
+        _checked_encoding(encoding, place) if encoding != "auto" else detect_encoding(lambda: open_bytes(source), place)
     )
     text = head.decode(encoding, errors="replace").lstrip("\ufeff")
     kind = kind or detect_kind(text, len(head) < SAMPLE_BYTES, expected)
@@ -140,18 +141,33 @@ def open_source(path: str | Path, *, encoding: str = "auto", kind: FileKind | No
     return replace(source, columns=_header(source))
 
 
-def read_rows(source: Source) -> Iterator[SourceRow]:
+def read_rows(source: Source) -> Generator[SourceRow, None, None]:
     """Rows of a file, one at a time, in bounded memory.
 
     Raises:
         DataProblem: the file as a whole cannot be read on (broken compression, broken JSON outside a row, no rows).
     """
     reader = {"jsonl": _read_jsonl, "json": _read_json, "parquet": _read_parquet}.get(source.kind, _read_csv)
-    place, found = source.path.name, False
-    try:
+    found = False
+    with file_told(source):
         for row in reader(source):
             found = True
             yield row
+    if not found:
+        what = "the file has a header but no rows" if source.columns else "the file holds no rows"
+        raise DataProblem(what, place=source.path.name, remedy="Choose a file that has rows.")
+
+
+@contextmanager
+def file_told(source: Source) -> Iterator[None]:
+    """Tell a file that cannot be read on in words.
+
+    Raises:
+        DataProblem: broken compression, another encoding, a disk that refuses.
+    """
+    place = source.path.name
+    try:
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataProblem(
             "the compressed file is damaged or cut off", place=place, remedy="Copy or download it again."
@@ -161,10 +177,9 @@ def read_rows(source: Source) -> Iterator[SourceRow]:
             f"the file cannot be read as {source.encoding}", place=place, remedy="Choose another encoding."
         ) from error
     except OSError as error:
-        raise DataProblem(f"the file cannot be read: {error.strerror or error}", place=place) from error
-    if not found:
-        what = "the file has a header but no rows" if source.columns else "the file holds no rows"
-        raise DataProblem(what, place=place, remedy="Choose a file that has rows.")
+        raise DataProblem(
+            f"the file cannot be read: {error.strerror or error}", place=place, remedy="Check the disk it is on."
+        ) from error
 
 
 def _kind_by_name(path: Path) -> FileKind | None:
@@ -206,7 +221,8 @@ def _checked_encoding(encoding: str, place: str) -> str:
     return "utf-8-sig" if codec.name == "utf-8" else codec.name
 
 
-def _open(source: Source) -> IO[bytes]:
+def open_bytes(source: Source) -> IO[bytes]:
+    """The unpacked bytes of a file."""
     if source.gzipped:
         return cast(IO[bytes], gzip.open(source.path))
     return source.path.open("rb", buffering=1 << 20)
@@ -215,7 +231,7 @@ def _open(source: Source) -> IO[bytes]:
 def _open_text(source: Source, newline: str | None) -> io.TextIOWrapper:
     # Bytes that are not UTF-8 come through as half surrogates and are refused row by row further on.
     errors = "surrogateescape" if source.encoding.startswith("utf-8") else "strict"
-    return io.TextIOWrapper(_open(source), source.encoding, errors=errors, newline=newline)
+    return io.TextIOWrapper(open_bytes(source), source.encoding, errors=errors, newline=newline)
 
 
 def _undecodable(text: str) -> bool:
@@ -238,16 +254,26 @@ def _not_text(number: int, text: str, encoding: str, column: str = "") -> RowPro
 
 def _read_jsonl(source: Source) -> Iterator[SourceRow]:
     with _open_text(source, None) as file:
-        number = 0
-        while line := file.readline(LINE_LIMIT):
-            number += 1
-            if len(line) >= LINE_LIMIT and not line.endswith("\n"):
-                while (rest := file.readline(LINE_LIMIT)) and not rest.endswith("\n"):
-                    pass
-                yield SourceRow(number, {}, _too_long(number, "", line))
-                continue
-            if not line.isspace():
-                yield _jsonl_row(number, line.lstrip("\ufeff") if number == 1 else line, source.encoding)
+        yield from iter_jsonl(file, source.encoding)
+
+
+def iter_jsonl(file: io.TextIOBase, encoding: str, number: int = 0) -> Iterator[SourceRow]:
+    """Rows of JSON Lines text.
+
+    Args:
+        file: the text.
+        encoding: its encoding, for messages.
+        number: lines that come before it.
+    """
+    while line := file.readline(LINE_LIMIT):
+        number += 1
+        if len(line) >= LINE_LIMIT and not line.endswith("\n"):
+            while (rest := file.readline(LINE_LIMIT)) and not rest.endswith("\n"):
+                pass
+            yield SourceRow(number, {}, _too_long(number, "", line))
+            continue
+        if not line.isspace():
+            yield _jsonl_row(number, line.lstrip("\ufeff") if number == 1 else line, encoding)
 
 
 def _too_long(number: int, column: str, value: str) -> RowProblem:

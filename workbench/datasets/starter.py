@@ -71,8 +71,8 @@ def install_kit(store: Store, name: str, *, folder: Path = KITS_FOLDER) -> tuple
         folder: where kits lie.
 
     Returns:
-        The first version of "<title> (train)", instructions, and of "<title> (held out)", prompts with references. Where
-        the datasets are there already, their newest versions.
+        The first version of "<title> (train)", instructions, and of "<title> (held out)", prompts with references.
+        Where the datasets are there already, their newest versions.
 
     Raises:
         NotFound: there is no such kit.

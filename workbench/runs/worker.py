@@ -185,7 +185,7 @@ class RunningJob:
 def main(run_id: str, attempt: int, supervisor: int) -> int:
     """Do the work of one attempt; the exit code is 0 whenever the outcome could be written."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for noisy in ("httpx", "httpcore", "openai", "urllib3", "filelock"):
+    for noisy in ("httpx", "httpx2", "httpcore", "openai", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     store = open_store(get_settings())
     if not _enter(store, run_id, attempt):

@@ -12,6 +12,9 @@ from workbench.records import RunConfig
 Preset = Literal["quick", "balanced", "thorough", "custom"]
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "balanced", "thorough", "custom"]
+
+PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "epochs": 1,
         "learning_rate": 1e-3,

@@ -22,15 +22,16 @@ from workbench.errors import RunProblem, Stopped, UsageError, WorkbenchError
 from workbench.job import Job
 from workbench.records import Model, Variant
 from workbench.store import models as model_store
-from workbench.training.batching import Batch, RunPlan, plan_evaluation, plan_run
+from workbench.training.batching import RunPlan, plan_run
 from workbench.training.callback import StepReporter, trainer_callback
 from workbench.training.checkpoints import checkpoint_step, latest_checkpoint, write_checkpoint
 from workbench.training.configs import SFTConfig
 from workbench.training.losses import fits, supervised_losses
+from workbench.training.measuring import collate, held_out_losses, mean_loss, sample_answer, write_held_out
 from workbench.training.rows import TrainingRow, load_rows, pin_inputs
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 HELD_OUT_FILE = "held_out_rows.jsonl"
 
@@ -71,21 +72,27 @@ def train_sft(config: SFTConfig, job: Job) -> dict[str, Any]:
         f"{len(held_out_rows.rows)} held out; {plan.steps} steps of {plan.tokens} tokens, {plan.padding:.0%} padding"
     )
 
+    from workbench.datasets.render import load_renderer
+
     with failures_in_words():
         job.progress(phase="loading the model", done=0, total=plan.steps, unit="steps", note="")
         trainer = build_trainer(config, job, model_record, start_from, train_rows.rows, plan)
         held_out = held_out_rows.rows
 
+        renderer = load_renderer(model_record.path or "")
+        measured: dict[int, list[tuple[float, int]]] = {}
+
         def evaluate(step: int) -> None:
             job.progress(phase="evaluating")
-            losses = held_out_losses(trainer.model, held_out, config.tokens_per_batch, fast=trainer.fast_loss)
-            loss = sum(total for total, _ in losses) / max(1, sum(tokens for _, tokens in losses))
+            measured.clear()
+            measured[step] = held_out_losses(trainer.model, held_out, config.tokens_per_batch, fast=trainer.fast_loss)
+            loss = mean_loss(measured[step])
             job.metric(step, eval_loss=loss, eval_perplexity=math.exp(min(loss, 700.0)))
 
         def sample(step: int) -> None:
             job.progress(phase="sampling answers")
             for slot, prompt in enumerate(config.sample_prompts):
-                job.sample(step, slot, prompt, sample_answer(trainer.model, model_record, prompt, config.sample_tokens))
+                job.sample(step, slot, prompt, sample_answer(trainer.model, renderer, prompt, config.sample_tokens))
 
         reporter = StepReporter(
             job,
@@ -109,8 +116,10 @@ def train_sft(config: SFTConfig, job: Job) -> dict[str, Any]:
                 remedy="Resume goes on from the checkpoint.",
             )
 
-        job.progress(phase="evaluating")
-        eval_loss = write_held_out(trainer, held_out, config.tokens_per_batch, job.folder / HELD_OUT_FILE)
+        if held_out and plan.steps not in measured:  # resumed after the last step
+            evaluate(plan.steps)
+        losses = measured.get(plan.steps, [])
+        write_held_out(held_out, losses, job.folder / HELD_OUT_FILE)
         job.progress(phase="saving")
         variant = publish(trainer.model, config, job, model_record)
     return {
@@ -118,7 +127,7 @@ def train_sft(config: SFTConfig, job: Job) -> dict[str, Any]:
         "variant_id": variant.id,
         "adapter_digest": variant.adapter_digest,
         "train_loss": reporter.loss_sum / max(1, reporter.loss_tokens),
-        "eval_loss": eval_loss,
+        "eval_loss": mean_loss(losses) if held_out else None,
         "trained_tokens": plan.tokens,
         "supervised_tokens": reporter.loss_tokens,
         "steps": plan.steps,
@@ -139,6 +148,12 @@ def choose_device(config: SFTConfig) -> tuple[str, str]:
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return device, dtype
+
+
+def warmup_steps(config: SFTConfig, plan: RunPlan) -> int:
+    """Steps of warm-up. The first one has learning rate 0, so a warm-up of one step would only waste it."""
+    steps = math.ceil(config.warmup_ratio * plan.steps)
+    return steps if steps > 1 else 0
 
 
 def build_trainer(
@@ -183,7 +198,7 @@ def build_trainer(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=math.ceil(config.warmup_ratio * plan.steps),
+        warmup_steps=warmup_steps(config, plan),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         seed=config.seed,
@@ -230,24 +245,6 @@ def build_trainer(
     trainer.keep_checkpoints = config.keep_checkpoints
     trainer.fast_loss = fits(trainer.model)
     return trainer
-
-
-def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Rows as one batch, padded on the right to the longest: input_ids, attention_mask, labels, each [rows, length]."""
-    import torch
-
-    shape = (len(rows), max(len(row["input_ids"]) for row in rows))
-    batch = {
-        "input_ids": torch.zeros(shape, dtype=torch.long),
-        "attention_mask": torch.zeros(shape, dtype=torch.long),
-        "labels": torch.full(shape, -100, dtype=torch.long),
-    }
-    for place, row in enumerate(rows):
-        length = len(row["input_ids"])
-        batch["input_ids"][place, :length] = torch.tensor(row["input_ids"])
-        batch["attention_mask"][place, :length] = 1
-        batch["labels"][place, :length] = torch.tensor(row["labels"])
-    return batch
 
 
 def trainer_class() -> Any:
@@ -393,96 +390,6 @@ def failures_in_words() -> Iterator[None]:
             remedy="Lower tokens_per_batch (and raise gradient_accumulation_steps to make up for it), lower "
             "max_length, turn on gradient_checkpointing, or take a smaller model.",
         ) from error
-
-
-def held_out_losses(
-    model: Any, rows: Sequence[TrainingRow], tokens_per_batch: int, *, fast: bool
-) -> list[tuple[float, int]]:
-    """For each row the sum of its tokens' losses and their number, with dropout off and no random number drawn.
-
-    Args:
-        model: the model as it is trained.
-        rows: rendered rows.
-        tokens_per_batch: bound on rows × longest row of a batch.
-        fast: whether `losses.supervised_losses` gives this model's loss.
-    """
-    import torch
-
-    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
-    batches = plan_evaluation([len(row.ids) for row in rows], tokens_per_batch=tokens_per_batch)
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                for row, loss in zip(batch, _row_losses(model, rows, batch, device, fast), strict=True):
-                    found[row] = (loss, rows[row].supervised)
-    finally:
-        model.train(was_training)
-    return found
-
-
-def _row_losses(model: Any, rows: Sequence[TrainingRow], batch: Batch, device: Any, fast: bool) -> list[float]:
-    import torch
-
-    tensors = collate([{"input_ids": rows[row].ids, "labels": rows[row].labels} for row in batch])
-    inputs = {name: tensor.to(device) for name, tensor in tensors.items()}
-    if fast:
-        _, losses, row_of = supervised_losses(model, inputs["input_ids"], inputs["labels"])
-        sums = torch.zeros(len(batch), dtype=torch.float64, device=device)
-        return [float(value) for value in sums.index_add_(0, row_of, losses.double())]
-    labels = inputs.pop("labels")
-    logits = model(**inputs, use_cache=False).logits[:, :-1].float()
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
-    return [float(value) for value in losses.double().sum(dim=1)]
-
-
-def write_held_out(trainer: Any, rows: Sequence[TrainingRow], tokens_per_batch: int, path: Path) -> float | None:
-    """Write each held-out row's loss, worst first, and return the loss per token; None where nothing is held out."""
-    if not rows:
-        return None
-    losses = held_out_losses(trainer.model, rows, tokens_per_batch, fast=trainer.fast_loss)
-    entries: list[dict[str, Any]] = [
-        {"row_id": row.row_id, "loss": total / max(1, tokens), "tokens": tokens}
-        for row, (total, tokens) in zip(rows, losses, strict=True)
-    ]
-    entries.sort(key=lambda entry: -entry["loss"])
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    return sum(total for total, _ in losses) / max(1, sum(tokens for _, tokens in losses))
-
-
-def sample_answer(model: Any, model_record: Model, prompt: str, max_tokens: int) -> str:
-    """The greedy answer to a prompt. Leaves the model's mode and the random generators as they were."""
-    import torch
-
-    from workbench.datasets.render import load_renderer
-
-    renderer = load_renderer(model_record.path or "")
-    ids = renderer.prompt_ids([{"role": "user", "content": prompt}])
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            answer = greedy(model, ids, max_tokens, renderer.stop_ids, device)
-    finally:
-        model.train(was_training)
-    return renderer.decode(answer)
-
-
-def greedy(model: Any, ids: Sequence[int], max_tokens: int, stops: frozenset[int], device: Any) -> list[int]:
-    """The most likely continuation of token ids, without the token that ends it."""
-    import torch
-
-    cache, step = None, torch.tensor([list(ids)], device=device)
-    answer: list[int] = []
-    while len(answer) < max_tokens:
-        output = model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token = int(output.logits[0, -1].argmax())
-        if token in stops:
-            break
-        answer.append(token)
-        cache, step = output.past_key_values, torch.tensor([[token]], device=device)
-    return answer
 
 
 def publish(model: Any, config: SFTConfig, job: Job, model_record: Model) -> Variant:

@@ -12,6 +12,7 @@ from workbench.api import Workspace
 from workbench.records import Dataset
 from workbench.store import datasets as dataset_store
 from workbench.ui.links import DATASETS, go_to
+from workbench.ui.paging import times
 from workbench.ui.state import DATASET_PARAM, VIEW_PARAM
 from workbench.ui.text import count, plain
 
@@ -38,7 +39,7 @@ def _table(ws: Workspace, shown: Sequence[Dataset]) -> None:
                 "kind": [item.kind for item in shown],
                 "rows": [versions.get(item.id, (0, 0))[1] for item in shown],
                 "versions": [versions.get(item.id, (0, 0))[0] for item in shown],
-                "created": [item.created_at for item in shown],
+                "created": times([item.created_at for item in shown]),
                 "tags": [", ".join(item.tags) for item in shown],
             }
         ),

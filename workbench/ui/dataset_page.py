@@ -17,6 +17,7 @@ from workbench.store import datasets as dataset_store
 from workbench.ui.errors import shown_errors
 from workbench.ui.inspector import show_inspector
 from workbench.ui.links import NEW_RUN, go_to, has_page
+from workbench.ui.paging import current_page, page_switch, times
 from workbench.ui.state import DATASET_PARAM
 from workbench.ui.text import ago, count, exact, plain, shorten, show_messages
 
@@ -106,16 +107,15 @@ def _rows(ws: Workspace, version: Version) -> None:
         search = st.text_input(
             "Search", key="dataset.search", type="search", placeholder="Words in any turn", label_visibility="collapsed"
         )
-        page = st.session_state.get("dataset.rows_page", 1)
-        found = ws.rows(version.id, offset=(page - 1) * PAGE_ROWS, limit=PAGE_ROWS, search=search or "")
-        pages = max(1, -(-found.total // PAGE_ROWS))
-        if page > pages:
-            found = ws.rows(version.id, offset=(pages - 1) * PAGE_ROWS, limit=PAGE_ROWS, search=search or "")
+        total = ws.rows(version.id, limit=1, search=search or "").total if search else version.rows
+        page, pages = current_page("dataset.rows_page", total, PAGE_ROWS)
+        first = (page - 1) * PAGE_ROWS
+        found = ws.rows(version.id, offset=first, limit=PAGE_ROWS, search=search or "")
         if not found.rows:
             st.caption("No row holds these words." if search else "This version has no rows.")
             return
         event = st.dataframe(
-            row_table(found.rows, (min(page, pages) - 1) * PAGE_ROWS),
+            row_table(found.rows, first),
             hide_index=True,
             key="dataset.rows",
             on_select="rerun",
@@ -123,10 +123,7 @@ def _rows(ws: Workspace, version: Version) -> None:
             alt="Rows of the version",
             column_config={"#": st.column_config.NumberColumn("#", width=60)},
         )
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.caption(count(found.total, "row"), width="content")
-            if pages > 1:
-                st.pagination(pages, key="dataset.rows_page")
+        page_switch(pages, "dataset.rows_page", count(found.total, "row"))
         chosen = [index for index in event.selection.rows if index < len(found.rows)]
         if chosen:
             show_row(ws, found.rows[chosen[0]])
@@ -221,7 +218,7 @@ def _versions(ws: Workspace, versions: Sequence[Version]) -> None:
             "Version": [version.number for version in versions],
             "Rows": [version.rows for version in versions],
             "What changed": [version.message for version in versions],
-            "Made": [version.created_at for version in versions],
+            "Made": times([version.created_at for version in versions]),
             "Source": [
                 str(version.provenance.get("source") or version.provenance.get("kit") or "") for version in versions
             ],

@@ -12,6 +12,7 @@ from workbench.ui.text import escape_html
 
 Kind = Literal["same", "removed", "added"]
 MOST_WORDS = 6000
+FEWEST_WORDS = 2
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 # Translucent, so that they hold on a light and on a dark background; underline and strike say it without colour.
 _STYLES = {
@@ -40,15 +41,35 @@ def diff_words(before: str, after: str) -> list[Piece]:
     if len(first) + len(second) > MOST_WORDS:
         # The matcher's time grows with the product; whole lines are told apart instead.
         first, second = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    pieces: list[Piece] = []
+    changes: list[tuple[str, str, bool]] = []
     for name, low, high, start, end in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
-        if name == "equal":
-            pieces.append(Piece("same", "".join(first[low:high])))
+        changes.append(("".join(first[low:high]), "".join(second[start:end]), name == "equal"))
+    return _pieces(_folded(changes))
+
+
+def _folded(changes: list[tuple[str, str, bool]]) -> list[tuple[str, str, bool]]:
+    """A lone word that both have between two changes counts as changed: a phrase reads better than shreds of it."""
+    folded: list[tuple[str, str, bool]] = []
+    for place, (before, after, equal) in enumerate(changes):
+        if equal and 0 < place < len(changes) - 1 and len(before.split()) < FEWEST_WORDS and "\n" not in before:
+            equal = False
+        if not equal and folded and not folded[-1][2]:
+            folded[-1] = (folded[-1][0] + before, folded[-1][1] + after, False)
+        else:
+            folded.append((before, after, equal))
+    return folded
+
+
+def _pieces(changes: list[tuple[str, str, bool]]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for before, after, equal in changes:
+        if equal:
+            pieces.append(Piece("same", before))
             continue
-        if high > low:
-            pieces.append(Piece("removed", "".join(first[low:high])))
-        if end > start:
-            pieces.append(Piece("added", "".join(second[start:end])))
+        if before:
+            pieces.append(Piece("removed", before))
+        if after:
+            pieces.append(Piece("added", after))
     return pieces
 
 

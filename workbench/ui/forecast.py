@@ -44,7 +44,7 @@ def show_forecast(forecast: Forecast) -> None:
         st.table(sizes, border="horizontal", alt="Memory by part")
         st.caption(
             plain(
-                f"{forecast.trained_parameters:,} weights are trained; {forecast.padding:.0%} of the batches is padding. "
+                f"{forecast.trained_parameters:,} weights are trained; {forecast.padding:.0%} of a batch is padding. "
                 f"Time rests on {forecast.tokens_per_s:,.0f} tokens/s, from {forecast.rate_from}."
             )
         )

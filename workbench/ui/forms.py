@@ -27,6 +27,8 @@ from workbench.ui.text import plain
 
 OTHER = "Settings"
 NOTHING = "none"
+LABELS = {"lora_r": "lora_rank", "eval_every": "measure_every", "max_length": "longest_row", "lr_scheduler": "schedule"}
+"""Fields whose name says less than another word."""
 
 
 def put_values(key: str, values: Mapping[str, Any]) -> None:
@@ -85,23 +87,36 @@ def config_form(
             plain_fields, advanced = groups.setdefault(_extra(field, "group") or OTHER, ([], []))
             (advanced if _extra(field, "advanced") else plain_fields).append(name)
 
-    def draw(names: Sequence[str]) -> None:
-        with st.grid(columns, min_column_width=200):
-            for name in names:
-                start = given_value(key, config_class, name)
-                values[name] = draw_field(name, config_class.model_fields[name], f"{key}.{name}", start, on_change)
+    def draw(part: int) -> None:
+        for row in _packed({group: both[part] for group, both in groups.items() if both[part]}, columns):
+            # Bottom alignment puts fields without a heading of their own beside the one that carries it.
+            grid = st.grid(columns, min_column_width=200, vertical_alignment="bottom")
+            for group, names in row:
+                for place, name in enumerate(names):
+                    with grid.cell():
+                        if place == 0:
+                            st.markdown(f"**{group}**")
+                        start, field = given_value(key, config_class, name), config_class.model_fields[name]
+                        values[name] = draw_field(name, field, f"{key}.{name}", start, on_change)
 
-    for group, (shown, _) in groups.items():
-        if shown:
-            st.markdown(f"**{group}**")
-            draw(shown)
+    draw(0)
     if any(advanced for _, advanced in groups.values()):
         with st.expander("Advanced settings", icon=":material/tune:"):
-            for group, (_, advanced) in groups.items():
-                if advanced:
-                    st.markdown(f"**{group}**")
-                    draw(advanced)
+            draw(1)
     return {name: values[name] for name in config_class.model_fields if name in values}
+
+
+def _packed(groups: Mapping[str, Sequence[str]], columns: int) -> list[list[tuple[str, Sequence[str]]]]:
+    """Groups put beside each other while their fields fit one row."""
+    rows: list[list[tuple[str, Sequence[str]]]] = []
+    room = 0
+    for group, names in groups.items():
+        if len(names) > room:
+            rows.append([])
+            room = columns
+        rows[-1].append((group, names))
+        room -= len(names)
+    return rows
 
 
 def checked_config(
@@ -129,7 +144,8 @@ def checked_config(
 
 
 def label_of(name: str) -> str:
-    """A field's name as a label: `lora_r` becomes `LoRA r`."""
+    """A field's name as a label: `lora_r` becomes `LoRA rank`."""
+    name = LABELS.get(name, name)
     words = name.replace("_", " ")
     for written, shown in (("rslora", "rsLoRA"), ("lora", "LoRA"), ("dora", "DoRA"), ("dtype", "number format")):
         words = words.replace(written, shown)

@@ -18,13 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 ICON = Path(__file__).with_name("icon.svg")
 """Of the browser tab. A Material symbol there would be fetched from a font server; this is local."""
 
-HOME = "pages/start/home.py"
-DATASETS = "pages/data/datasets.py"
-NEW_RUN = "pages/train/new_run.py"
-RUNS = "pages/train/runs.py"
-MODELS = "pages/train/models.py"
-PLAYGROUND = "pages/compare/playground.py"
-PROMPT_SETS = "pages/compare/prompt_sets.py"
+PAGES = "pages"
+HOME = f"{PAGES}/start/home.py"
+DATASETS = f"{PAGES}/data/datasets.py"
+NEW_RUN = f"{PAGES}/train/new_run.py"
+RUNS = f"{PAGES}/train/runs.py"
+MODELS = f"{PAGES}/train/models.py"
+PLAYGROUND = f"{PAGES}/compare/playground.py"
+PROMPT_SETS = f"{PAGES}/compare/prompt_sets.py"
 
 
 class PageEntry(NamedTuple):

@@ -61,7 +61,7 @@ def show_new_run(ws: Workspace) -> None:
     with form:
         values = _data_and_model(ws, config_class, key)
     skip = [name for name in DRAWN_HERE if name in config_class.model_fields]
-    values |= config_form(config_class, key=key, skip=skip, columns=4)
+    values |= config_form(config_class, key=key, skip=skip, columns=3)
     with side:
         _side(ws, kind, config_class, key, values)
     _keep_draft(ws, kind, values)
@@ -105,12 +105,14 @@ def _data_and_model(ws: Workspace, config_class: type[RunConfig], key: str) -> d
     fields, values = config_class.model_fields, {}
     names = [item.name for item in ws.datasets(kind="instructions")]
     models = ws.models()
-    with st.grid(2, min_column_width=200):
-        if "dataset" in fields:
+    grid = st.grid(2, min_column_width=200)
+    if "dataset" in fields:
+        with grid.cell(column_span="all"):
             values["dataset"] = _choice(
                 "Dataset", names, f"{key}.dataset", given_value(key, config_class, "dataset"), _dataset_label(ws),
                 help=fields["dataset"].description,
             )  # fmt: skip
+    with grid:
         if "model" in fields:
             labels = {item.id: item.name for item in models}
             values["model"] = _choice(

@@ -44,7 +44,8 @@ def show_kept(
             st.caption("Stopped before the first word." if answer.finish_reason == "cancelled" else "An empty answer.")
         if answer.error is not None:
             st.error(plain(answer.error), icon=":material/error:")
-        _figures(answer)
+        else:
+            _figures(answer)
         if answer.error is not None and retry is not None:
             st.button("Try again", icon=":material/refresh:", key=key, on_click=retry)
 

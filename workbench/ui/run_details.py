@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.records import Run
+from workbench.errors import DataProblem, NotFound
+from workbench.records import Example, Run
 from workbench.runs import snippets
 from workbench.store import runs as run_store
+from workbench.store.datasets import get_version
 from workbench.ui.errors import shown_errors
-from workbench.ui.text import exact, plain
+from workbench.ui.paging import current_page, page_switch
+from workbench.ui.text import count, exact, plain, shorten
 
-SHOWN_ROWS = 200
+SHOWN_ROWS = 25
 HELD_OUT_FILE = "held_out_rows.jsonl"
 
 
@@ -32,7 +34,8 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
     order = st.segmented_control("Order", ["Worst first", "Best first"], default="Worst first", required=True)
     if order == "Best first":
         entries.reverse()
-    shown = list(islice(entries, SHOWN_ROWS))
+    page, pages = current_page("run.held_out_page", len(entries), SHOWN_ROWS)
+    shown = entries[(page - 1) * SHOWN_ROWS : page * SHOWN_ROWS]
     texts = _row_texts(ws, run, [entry["row_id"] for entry in shown])
     table = pd.DataFrame(
         {
@@ -55,8 +58,7 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
             "row": st.column_config.TextColumn("Row id"),
         },
     )
-    if len(entries) > SHOWN_ROWS:
-        st.caption(f"The first {SHOWN_ROWS} of {len(entries):,} rows. All are in {plain(str(path))}.")
+    page_switch(pages, "run.held_out_page", count(len(entries), "row"))
 
 
 def show_settings(run: Run) -> None:
@@ -119,4 +121,21 @@ def show_notes(ws: Workspace, run: Run) -> None:
 
 
 def _row_texts(ws: Workspace, run: Run, row_ids: list[str]) -> dict[str, tuple[str, str]]:
-    return {}
+    """Question and wanted answer of rows by id; rows that are no longer there are left out."""
+    from workbench.datasets.versions import read_row
+
+    path = ws.settings.run_dir(run.id) / "inputs.json"
+    if not path.exists():
+        return {}
+    inputs = json.loads(path.read_text(encoding="utf-8"))
+    texts = {}
+    try:
+        version = get_version(ws.store, inputs.get("held_out_version_id") or inputs["version_id"])
+        for row_id in row_ids:
+            payload = read_row(ws.store, version, row_id).payload
+            if isinstance(payload, Example):
+                asked = next((turn.content for turn in payload.messages if turn.role == "user"), "")
+                texts[row_id] = shorten(asked, 300), shorten(payload.messages[-1].content, 300)
+    except (NotFound, DataProblem):
+        st.caption("Some of these rows have been removed from the dataset since.")
+    return texts

@@ -14,6 +14,7 @@ from workbench.runs.kinds import KINDS
 from workbench.store import runs as run_store
 from workbench.ui.errors import shown_errors
 from workbench.ui.links import NEW_RUN, RUNS, go_to
+from workbench.ui.paging import current_page, page_switch, times
 from workbench.ui.runs import STATES, active_runs, kind_name, took
 from workbench.ui.state import COMPARE_PARAM, RUN_PARAM
 from workbench.ui.text import count, figure
@@ -56,14 +57,10 @@ def show_list(ws: Workspace) -> None:
     if total == 0:
         st.caption("No run fits these filters.")
         return
-    pages = -(-total // PAGE_ROWS)
-    page = min(st.session_state.get("runs.page", 1), pages)
+    page, pages = current_page("runs.page", total, PAGE_ROWS)
     every = 2 if active_runs(ws) else None
     st.fragment(run_every=every)(_table)(ws, filters, page, every is not None)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(count(total, "run"), width="content")
-        if pages > 1:
-            st.pagination(pages, key="runs.page")
+    page_switch(pages, "runs.page", count(total, "run"))
 
 
 def run_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -73,7 +70,7 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
             "open": ["Open" for _ in runs],
             "name": [run.name for run in runs],
             "state": [[STATES[run.state][0]] for run in runs],
-            "launched": [run.created_at for run in runs],
+            "launched": times([run.created_at for run in runs]),
             "progress": [_share(run) for run in runs],
             "took": [took(run) for run in runs],
             "loss": [_loss(run) for run in runs],
@@ -97,11 +94,11 @@ def _columns() -> dict[str, Any]:
     names = [name for name, _, _ in STATES.values()]
     colors = [color for _, _, color in STATES.values()]
     return {
-        "open": column.ButtonColumn("", width=70, type="tertiary", key="runs.open"),
-        "name": column.TextColumn("Name", width="medium"),
+        "open": column.ButtonColumn("", width=60, type="tertiary", key="runs.open"),
+        "name": column.TextColumn("Name", width=190),
         "state": column.MultiselectColumn("State", options=names, color=colors),
         "kind": column.TextColumn("Kind"),
-        "progress": column.ProgressColumn("Progress", min_value=0, max_value=1, format="percent"),
+        "progress": column.ProgressColumn("Progress", width=120, min_value=0, max_value=1, format="percent"),
         "loss": column.TextColumn("Held-out loss", help="Nats per trained token; lower is better."),
         "launched": column.DatetimeColumn("Launched", format="distance"),
         "took": column.TextColumn("Took"),

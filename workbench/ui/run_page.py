@@ -13,10 +13,22 @@ from workbench.api import Workspace
 from workbench.records import Run, RunState
 from workbench.ui import charts
 from workbench.ui.errors import shown_errors
-from workbench.ui.links import DATASETS, NEW_RUN, PROMPT_SETS, RUNS, clone_query, dataset_query, go_to, link_to
+from workbench.ui.links import (
+    DATASETS,
+    NEW_RUN,
+    PLAYGROUND,
+    PROMPT_SETS,
+    RUNS,
+    clone_query,
+    dataset_query,
+    go_to,
+    has_page,
+    link_to,
+    variants_query,
+)
 from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
-from workbench.ui.runs import compare_link, kind_name, progress_bar, state_badge, took
+from workbench.ui.runs import compare_pair, kind_name, progress_bar, state_badge, took
 from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
 
@@ -58,7 +70,11 @@ def _actions(ws: Workspace, run: Run) -> None:
         if run.state.resumable and st.button("Resume", icon=":material/play_arrow:", type="primary", key="run.resume"):
             ws.resume(run.id)
             st.rerun()
-        compare_link(ws, run)
+        pair = compare_pair(ws, run) if run.state is RunState.FINISHED and has_page(PLAYGROUND) else None
+        if pair is not None and st.button(
+            "Compare base and tuned", icon=":material/compare_arrows:", type="primary", key="run.playground"
+        ):
+            go_to(PLAYGROUND, **variants_query(*pair))
         if run.kind in TRAINING and st.button(
             "Clone", icon=":material/content_copy:", help="Opens New run with these settings.", key="run.clone"
         ):

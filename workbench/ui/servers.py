@@ -76,7 +76,7 @@ def _choose_models(ws: Workspace, server: Server) -> None:
                 offered,
                 accept_new_options=True,
                 placeholder="Choose, or type a name",
-                help=f"The server lists {count(len(offered) + len(known), 'model')}; one it does not list can be typed.",
+                help=f"The server lists {count(len(offered) + len(known), 'model')}; others can be typed.",
             )
             made = st.form_submit_button("Add as variants", icon=":material/add:")
         if made:

@@ -1,0 +1,231 @@
+"""Datasets: list, starter kit, import with its problems, rows with the token inspector, details."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from page_helpers import labels, open_page, press, words
+
+from workbench.api import Workspace
+from workbench.datasets.inspecting import inspect_payload
+from workbench.datasets.render import load_renderer
+from workbench.records import Example, Message, ModelSource, Preference, Row
+from workbench.store import datasets as dataset_store
+from workbench.store import models as model_store
+from workbench.store.database import Store
+from workbench.store.drafts import load_draft
+from workbench.ui import links
+from workbench.ui.dataset_page import row_table
+from workbench.ui.inspector import chips_html
+
+MIXED = (
+    '{"instruction": "Name a colour", "output": "Blue"}\n'
+    '{"instruction": "", "output": "nothing"}\n'
+    "not json at all\n"
+    '{"instruction": "Name a fruit", "output": "<script>alert(1)</script>"}\n'
+)
+
+
+def test_an_empty_list_offers_the_starter_kit_first(store: Store) -> None:
+    app = open_page(links.DATASETS)
+    assert [button.label for button in app.button if button.proto.type == "primary"] == ["Install"]
+    assert "Import data" in labels(app)
+    app = press(app, "Install")
+    assert "(train)" in app.title[0].value
+    assert len(app.dataframe[0].value) == 25
+
+
+def test_the_list_shows_rows_and_versions(store: Store) -> None:
+    Workspace().install_kit("assistant")
+    table = open_page(links.DATASETS).dataframe[0].value
+    assert set(table["kind"]) == {"instructions", "prompts"}
+    assert 260 in list(table["rows"])
+
+
+def test_an_unknown_dataset_is_told_in_words(store: Store) -> None:
+    assert "No such dataset" in open_page(links.DATASETS, dataset="nothing").error[0].value
+
+
+def test_rows_are_searched_and_paged_in_the_store(store: Store) -> None:
+    train, _ = Workspace().install_kit("assistant")
+    app = open_page(links.DATASETS, dataset=train.dataset_id)
+    assert app.dataframe[0].value["#"][0] == 1
+    app.session_state["dataset.rows_page"] = 11
+    app.run()
+    assert list(app.dataframe[0].value["#"]) == list(range(251, 261))
+    app.text_input(key="dataset.search").set_value("pasta").run()
+    found = app.dataframe[0].value
+    assert 0 < len(found) < 25
+    app.text_input(key="dataset.search").set_value("no such words anywhere").run()
+    assert "No row holds these words." in words(app)
+
+
+@pytest.mark.parametrize("tab", ["Rows", "Figures", "Versions", "Details"])
+def test_every_tab_of_a_dataset_can_be_opened(store: Store, tab: str) -> None:
+    train, _ = Workspace().install_kit("assistant")
+    app = open_page(links.DATASETS, dataset=train.dataset_id)
+    app.session_state["dataset.tabs"] = tab
+    app.run()
+    assert not app.exception
+    assert not app.error
+
+
+def test_a_dataset_is_renamed_tagged_and_archived(store: Store) -> None:
+    train, _ = Workspace().install_kit("assistant")
+    app = open_page(links.DATASETS, dataset=train.dataset_id)
+    app.session_state["dataset.tabs"] = "Details"
+    app.run()
+    app.text_input[0].set_value("House style")
+    app.form_submit_button[0].click().run()
+    assert dataset_store.get_dataset(store, train.dataset_id).name == "House style"
+    app.session_state["dataset.tabs"] = "Details"
+    app.run()
+    app = press(app, "Archive")
+    assert dataset_store.get_dataset(store, train.dataset_id).archived_at is not None
+
+
+def upload(content: bytes, name: str = "mixed.jsonl"):
+    app = open_page(links.DATASETS, view="import")
+    app.file_uploader[0].upload(name, content)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def test_an_upload_shows_what_it_would_become_and_every_problem_in_one_table(store: Store) -> None:
+    app = upload(MIXED.encode())
+    problems = app.dataframe[1].value
+    assert list(problems["Row"]) == [2, 3]
+    assert all(problems["What to do"])
+    assert "Blue" in [text.value for text in app.text]
+    assert "Import the good rows and save the bad ones" in labels(app)
+    assert not dataset_store.list_datasets(store)
+
+
+def test_a_refresh_keeps_the_upload(store: Store) -> None:
+    upload(MIXED.encode())
+    app = open_page(links.DATASETS, view="import")
+    assert "mixed" in words(app)
+    assert len(app.dataframe) == 2
+
+
+def test_cancel_forgets_the_upload_and_deletes_its_copy(store: Store) -> None:
+    app = upload(MIXED.encode())
+    (copy,) = store.settings.inbox_dir.glob("up_*/mixed.jsonl")
+    press(app, "Cancel")
+    assert not copy.exists()
+    assert load_draft(store, "import") is None
+
+
+def test_the_good_rows_are_imported_and_the_bad_ones_kept_in_a_file(store: Store) -> None:
+    app = press(upload(MIXED.encode()), "Import the good rows and save the bad ones")
+    for _ in range(120):
+        if app.success or app.error:
+            break
+        time.sleep(0.25)
+        app.run()
+    assert "2 rows imported, 2 rows left out." in app.success[0].value
+    assert [button.label for button in app.get("download_button")] == ["Problems (CSV)", "Bad rows (JSON Lines)"]
+    assert not list(store.settings.inbox_dir.glob("up_*"))
+    app = press(app, "Open the dataset")
+    assert app.title[0].value == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"", "empty.jsonl"),
+        (b"\x00\x01\x02\xff\xfe" * 50, "binary.csv"),
+        (b'[{"a": 1}, {"b"', "broken.json"),
+        (b"x,y\n1,2\n3,4\n", "odd columns.csv"),
+        ("prompt;antwort\nGrüße;ja\n".encode("cp1252"), "latin.csv"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_explained_without_a_traceback(store: Store, content: bytes, name: str) -> None:
+    app = upload(content, name)
+    assert app.error or app.warning or app.dataframe
+    assert not any("went wrong" in error.value for error in app.error)
+    assert "Choose another" in labels(app)
+
+
+def test_a_path_that_is_not_there_is_told(store: Store) -> None:
+    app = open_page(links.DATASETS, view="import")
+    app.segmented_control(key="import.way").set_value("Path on this machine").run()
+    app.text_input(key="import.path").set_value("/nowhere/rows.jsonl")
+    app.form_submit_button[0].click().run()
+    assert "There is no file at" in app.error[0].value
+
+
+def test_a_file_given_by_its_path_is_never_deleted(store: Store, tmp_path: Path) -> None:
+    own = tmp_path / "mine.csv"
+    own.write_text("instruction,output\na,b\n")
+    app = open_page(links.DATASETS, view="import")
+    app.segmented_control(key="import.way").set_value("Path on this machine").run()
+    app.text_input(key="import.path").set_value(str(own))
+    app.form_submit_button[0].click().run()
+    press(app, "Cancel")
+    assert own.exists()
+
+
+def test_pasted_rows_are_looked_at(store: Store) -> None:
+    app = open_page(links.DATASETS, view="import")
+    app.segmented_control(key="import.way").set_value("Paste text").run()
+    app = press(app, "Look at it")
+    assert app.warning
+    app.text_area(key="import.text").set_value(MIXED)
+    app = press(app, "Look at it")
+    assert "pasted.jsonl" in words(app).replace("\\", "")
+
+
+def test_a_column_is_mapped_by_hand(store: Store) -> None:
+    app = upload(b"q,a\nWhat?,That.\n", "odd.csv")
+    assert app.warning
+    app.selectbox(key="import.format").set_value("alpaca").run()
+    app.selectbox(key="import.map.instruction").set_value("q").run()
+    app.selectbox(key="import.map.output").set_value("a").run()
+    assert "That." in [text.value for text in app.text]
+    assert "Import 1 row" in labels(app)
+
+
+def test_chips_escape_what_a_row_holds_and_mark_what_is_learned(tmp_path: Path) -> None:
+    from tiny import make_tokenizer
+
+    row = Example(
+        messages=(Message(role="user", content="<img src=x>"), Message(role="assistant", content="<b>no</b>"))
+    )
+    (inspected,) = inspect_payload(row, load_renderer(make_tokenizer(tmp_path / "tok")))
+    html = chips_html(inspected.chips)
+    assert "<img" not in html and "<b>" not in html
+    assert html.count("rgba(16,158,140") == inspected.supervised > 0
+
+
+def test_a_ready_model_is_offered_to_the_inspector(store: Store, tmp_path: Path) -> None:
+    from tiny import make_tokenizer
+
+    def script() -> None:
+        from workbench.records import Example, Message
+        from workbench.ui.inspector import show_inspector
+        from workbench.ui.store import workspace
+
+        turns = (Message(role="user", content="Say hi"), Message(role="assistant", content="hi"))
+        show_inspector(workspace(), Example(messages=turns))
+
+    from streamlit.testing.v1 import AppTest
+
+    app = AppTest.from_function(script).run()
+    assert "once a base model is ready" in app.caption[0].value
+    model = model_store.add_model(store, "tiny", ModelSource.LOCAL, "x")
+    model_store.update_model(store, model.id, path=str(make_tokenizer(tmp_path / "tok")))
+    app.run()
+    assert not app.exception
+    assert "learned" in app.markdown[0].value
+    assert len(app.html) == 1
+
+
+def test_a_preference_shows_both_answers_in_the_table() -> None:
+    user, good = Message(role="user", content="q"), Message(role="assistant", content="good")
+    payload = Preference(prompt=(user,), chosen=(good,), rejected=(Message(role="assistant", content="bad"),))
+    table = row_table([Row(row_id="r", row_hash="h", payload=payload)], 0)
+    assert list(table.iloc[0]) == [1, "q", "good", "bad"]
