@@ -18,6 +18,8 @@ from workbench.store import models as model_store
 from workbench.ui.variant_list import variant_table
 
 APP = str(Path(__file__).resolve().parents[2] / "app.py")
+# pyarrow reads time zones from pandas 3 in a way that pandas 4 will change.
+pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning an ndarray that drops timezone")
 PAGE = "pages/train/models.py"
 
 

@@ -1,4 +1,4 @@
-"""No page imports torch or transformers, whatever it shows, and the app never fetches anything from elsewhere."""
+"""No page imports torch or transformers, whatever it shows."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ for path, query in (
 ):
     open_page(path, **query)
 from workbench.ui.inspector import model_renderer
-ws.renderer and model_store.update_model(ws.store, ws.model("bundled").id, path=str(folder))
+model_store.update_model(ws.store, ws.model("bundled").id, path=str(folder))
 ws.inspect(ws.rows(train.id, limit=1).rows[0].payload, "bundled")
 open_page(links.NEW_RUN)
-heavy = sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "transformers", "trl", "peft", "datasets"}})
+loaded = {{name.partition(".")[0] for name in sys.modules}}
+heavy = sorted(loaded & {{"torch", "transformers", "trl", "peft", "datasets"}})
 print("HEAVY", heavy)
 """
 

@@ -17,6 +17,8 @@ from workbench.records import Run, RunState
 from workbench.ui.grid import difference_text, export_bytes, share_text, summary_table
 
 APP = str(Path(__file__).resolve().parents[2] / "app.py")
+# pyarrow reads time zones from pandas 3 in a way that pandas 4 will change.
+pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning an ndarray that drops timezone")
 PAGE = "pages/compare/prompt_sets.py"
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.ui.charts import MOST_POINTS, loss_figure, series, smooth
 from workbench.records import Metric
+from workbench.ui.charts import MOST_POINTS, loss_figure, series, smooth
 from workbench.ui.inbox import clean_name, guess_suffix
 from workbench.ui.text import ago, bytes_text, count, duration, figure, plain, shorten
 

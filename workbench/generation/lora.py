@@ -25,7 +25,7 @@ from workbench.errors import ModelProblem
 
 PREFIX = "base_model.model."
 FEW_ROWS = 4
-"""Up to so many tokens in all, weights · inputsᵀ is taken instead of inputs · weightsᵀ on a CPU; see `few_rows_linear`."""
+"""Up to so many tokens in all, a CPU takes weights · inputsᵀ instead of inputs · weightsᵀ: see `few_rows_linear`."""
 FEW_ROWS_HEAD = 16
 """The same for layers that are much wider than their input, such as the output over the vocabulary."""
 # Fields of adapter_config.json that make more of an adapter than a sum of B·A over linear layers.

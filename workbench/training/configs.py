@@ -12,16 +12,13 @@ from workbench.records import RunConfig
 Preset = Literal["quick", "balanced", "thorough", "custom"]
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "balanced", "thorough", "custom"]
-
-PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "epochs": 1,
         "learning_rate": 1e-3,
         "lora_r": 16,
         "lora_alpha": 32,
         "lora_dropout": 0.0,
-        "tokens_per_batch": 1024,
+        "tokens_per_batch": 512,
         "eval_every": 0.25,
         "warmup_ratio": 0.05,
         "lr_scheduler": "linear",

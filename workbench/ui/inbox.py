@@ -72,6 +72,7 @@ def guess_suffix(text: str) -> str:
     if start == "[":
         return "json"
     if start == "{":
-        lines = [line for line in text.strip().splitlines() if line.strip()]
-        return "jsonl" if all(line.lstrip().startswith("{") for line in lines) else "json"
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        whole = sum(line.startswith("{") and line.endswith("}") for line in lines)
+        return "jsonl" if whole > len(lines) / 2 else "json"
     return "tsv" if "\t" in text.partition("\n")[0] else "csv"
