@@ -28,7 +28,7 @@ from workbench.ui.links import (
 )
 from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
-from workbench.ui.runs import compare_pair, kind_name, progress_bar, state_badge, took
+from workbench.ui.runs import compare_pair, kind_name, progress_bar, show_queue, state_badge, took
 from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
 
@@ -111,6 +111,7 @@ def _status(ws: Workspace, run_id: str, known: RunState) -> None:
             show_parts(ws, run)
         elif run.state.active:
             progress_bar(run)
+            show_queue(ws, run)
         if run.kind in TRAINING:
             _figures(ws, run)
 

@@ -81,6 +81,18 @@ def progress_bar(run: Run) -> None:
         st.caption(plain(run.progress.note))
 
 
+def show_queue(ws: Workspace, run: Run) -> None:
+    """What a queued run waits for: the runs that hold its slot."""
+    if run.state is not RunState.QUEUED:
+        return
+    working = ws.runs(states=(RunState.STARTING, RunState.RUNNING))
+    for other in working:
+        if other.slot == run.slot:
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                st.caption("It starts when this one ends:", width="content")
+                run_link(other)
+
+
 def took(run: Run) -> str:
     """How long the last attempt took, or has taken so far."""
     if run.started_at is None:

@@ -188,6 +188,7 @@ class PaneStream:
             handle = self._open(turn.prompt, self.order.sampling)
             with self._lock:
                 turn.handle, turn.phase = handle, "reading" if turn.phase == "connecting" else turn.phase
+                turn.began = time.monotonic()  # speed counts from the request, as the kept answer's does
             for piece in () if self._stop.is_set() else handle:
                 self._take(turn, piece)
                 if self._stop.is_set():
