@@ -2,28 +2,24 @@
 
 import streamlit as st
 
+from workbench.ui.asking import CONVERSATION_PARAM, SHOWN, follow_choice, send
 from workbench.ui.conversation import load_answers
+from workbench.ui.differences import show_differences
 from workbench.ui.errors import shown_errors
 from workbench.ui.first_model import show_first_model
 from workbench.ui.history import OPEN, show_conversation_menu, show_history
 from workbench.ui.playground import (
-    CONVERSATION_PARAM,
     PICKED,
-    SHOWN,
     find_conversation,
-    follow_choice,
     pick_variants,
-    send,
     settle_state,
-    show_differences,
     show_ready_prompts,
     show_settings,
-    show_stop,
-    show_turns,
     take_problem,
 )
 from workbench.ui.store import workspace
 from workbench.ui.streams import STREAMS
+from workbench.ui.turns import show_stop, show_turns
 
 ws = workspace()
 if chosen := st.session_state.pop(OPEN, None):
@@ -40,7 +36,7 @@ if not offered:
     show_first_model(ws)
     st.stop()
 
-settle_state(ws, conversation, offered)
+settle_state(conversation, offered)
 take_problem()
 live = conversation is not None and STREAMS.live(conversation.id)
 picked = pick_variants(offered, disabled=live)
@@ -64,7 +60,7 @@ else:
         show_conversation_menu(ws, conversation, answers, everyone)
     with shown_errors():
         conversation = follow_choice(ws, conversation, picked, answers)
-    show_turns(ws, conversation, everyone, answers)
+    show_turns(ws, conversation, everyone, answers, sampling)
     show_differences(conversation, everyone, answers)
 
 live = conversation is not None and STREAMS.live(conversation.id)

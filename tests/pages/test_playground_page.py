@@ -14,7 +14,9 @@ from streamlit.testing.v1 import AppTest
 from workbench.api import Workspace
 from workbench.records import Conversation
 from workbench.store import answers as answer_store
+from workbench.store import models as model_store
 from workbench.ui.conversation import as_json, as_markdown, load_answers
+from workbench.ui.history import rename
 from workbench.ui.streams import STREAMS
 
 APP = str(Path(__file__).resolve().parents[2] / "app.py")
@@ -216,3 +218,37 @@ def test_a_conversation_leaves_as_json_and_as_markdown_whatever_it_holds(ws: Wor
     document = json.loads(as_json(conversation, answers, variants))
     assert document["turns"][0]["answers"][0]["text"] == "You said ```\n# broken out"
     assert "````text\n```\n# broken out\n````" in as_markdown(conversation, answers, variants)
+
+
+def test_regenerating_asks_again_with_the_same_seed_or_a_new_one_and_keeps_both(
+    ws: Workspace, chat: ScriptedChat
+) -> None:
+    (echo,) = add_variants(ws, chat, "echo")
+    app = finish(ask(open_page(variants=echo), "hello"))
+    for choice in ("With the same seed", "With a new seed"):
+        app.get("menu_button")[0].click(choice).run()
+        finish(app)
+    seeds = [item["seed"] for item in chat.asked]
+    assert seeds[:2] == [0, 0] and seeds[2] != 0
+    kept = answer_store.list_completions(ws.store, conversation_id=the_conversation(ws).id)
+    assert [item.sampling.seed for item in kept] == seeds
+
+
+def test_a_conversation_can_be_renamed_and_put_away(ws: Workspace, chat: ScriptedChat) -> None:
+    (echo,) = add_variants(ws, chat, "echo")
+    finish(ask(open_page(variants=echo), "hello"))
+    conversation = the_conversation(ws)
+    rename(ws, conversation, "  About   hello ")
+    assert the_conversation(ws).title == "About hello"
+    app = open_page()
+    next(button for button in app.button if button.label == "History").click().run()
+    app.button(key=f"playground.archive.{conversation.id}").click().run()
+    assert not app.exception and ws.conversations() == []
+
+
+def test_a_server_that_is_down_fails_in_its_own_pane_only(ws: Workspace, chat: ScriptedChat) -> None:
+    (echo,) = add_variants(ws, chat, "echo")
+    gone = model_store.add_server(ws.store, "gone", "http://127.0.0.1:9/v1", {"models": ["m"]})
+    down = ws.remote_variant(gone.id, "m").id
+    app = finish(ask(open_page(variants=f"{echo},{down}"), "hello"))
+    assert "cannot be reached" in app.error[0].value and "You said hello" in texts(app)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -62,6 +63,50 @@ class Handle:
     def fail(self, error: Exception) -> None:
         """End the whole request with an error; the engine calls this."""
         self.emit(Failed(error))
+
+
+class ThreadPace:
+    """Takes no more CPU threads than other processes leave free.
+
+    A product split over threads waits for the slowest; where another process holds that thread's core, every one of a
+    step's two hundred products waits for the scheduler, and a step takes ten to a hundred times as long (seen beside
+    training runs).
+
+    Args:
+        most: threads to use where the machine is free.
+    """
+
+    def __init__(self, most: int) -> None:
+        import psutil
+
+        self._psutil = psutil
+        self._process = psutil.Process()
+        self._cores = sorted(self._process.cpu_affinity()) if hasattr(self._process, "cpu_affinity") else None
+        self._most = most
+        self._now = 0
+        self._at = 0.0
+        self._own = 0.0
+        self._set(most)
+        self._look()
+
+    def keep(self) -> None:
+        """Look at the machine once a second, and change the number of threads where it has changed."""
+        if self._most > 1 and time.monotonic() - self._at >= 1.0:
+            self._set(self._look())
+
+    def _set(self, threads: int) -> None:
+        if threads != self._now:
+            torch.set_num_threads(threads)
+            self._now = threads
+
+    def _look(self) -> int:
+        shares = self._psutil.cpu_percent(percpu=True)
+        shares = shares if self._cores is None else [shares[core] for core in self._cores if core < len(shares)]
+        times = self._process.cpu_times()
+        own, at = times.user + times.system, time.monotonic()
+        others = sum(shares) / 100 - (own - self._own) / max(at - self._at, 1e-3)
+        self._own, self._at = own, at
+        return max(1, min(self._most, round(len(shares) - others)))
 
 
 class Engine:
@@ -222,8 +267,7 @@ class Engine:
             self._lanes[key] = lane
 
     def _run(self) -> None:
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
+        pace = ThreadPace(self._threads) if self._threads is not None else None
         with torch.inference_mode():
             while True:
                 with self._wake:
@@ -231,6 +275,8 @@ class Engine:
                         self._wake.wait()
                     if self._closing:
                         break
+                if pace is not None:
+                    pace.keep()
                 self._turn()
         self._end()
 

@@ -26,8 +26,10 @@ from workbench.errors import ModelProblem
 PREFIX = "base_model.model."
 FEW_ROWS = 4
 """Up to so many tokens in all, a CPU takes weights · inputsᵀ instead of inputs · weightsᵀ: see `few_rows_linear`."""
-FEW_ROWS_HEAD = 16
+FEW_ROWS_WIDE = 16
 """The same for layers that are much wider than their input, such as the output over the vocabulary."""
+FEW_ROWS_NARROW = 2
+"""The same for layers that are much narrower than their input, such as the end of an MLP."""
 # Fields of adapter_config.json that make more of an adapter than a sum of B·A over linear layers.
 _SPECIAL = {
     "use_dora": "it is a DoRA adapter",
@@ -186,7 +188,8 @@ def few_rows_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
     """
     flat = x.reshape(-1, x.shape[-1])
     rows = flat.shape[0]
-    y = torch.mm(weight, (flat.expand(2, -1) if rows == 1 else flat).t())
+    # repeat, not expand: a stride of 0 would keep BLAS out
+    y = torch.mm(weight, (flat.repeat(2, 1) if rows == 1 else flat).t())
     y = y[:, :rows].t().contiguous().view(*x.shape[:-1], weight.shape[0])
     return y if bias is None else y + bias
 
@@ -204,8 +207,9 @@ class StackedLinear(nn.Module):  # type: ignore[misc]  # torch is skipped by myp
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         plain = base.weight.device.type == "cpu" and base.weight.dtype == torch.float32
-        wide = base.out_features >= 8 * base.in_features
-        self._few = (FEW_ROWS_HEAD if wide else FEW_ROWS) * base.in_features if plain else 0
+        shape = base.out_features / base.in_features
+        few = FEW_ROWS_WIDE if shape >= 8 else FEW_ROWS_NARROW if shape <= 0.5 else FEW_ROWS
+        self._few = few * base.in_features if plain else 0
         self.bank = bank
         self.pairs: dict[str, Pair] = {}
         self.down: torch.Tensor | None = None

@@ -149,6 +149,7 @@ def _line(
         mode="lines+markers" if markers else "lines",
         line={"width": width, **({"color": color} if color else {})},
         marker={"size": 7},
+        cliponaxis=False,
         showlegend=legend,
         hovertemplate=f"step %{{x}}: %{{y:.4g}}<extra>{name}</extra>" if legend else None,
         hoverinfo=None if legend else "skip",

@@ -53,15 +53,20 @@ def _show_line(ws: Workspace, item: Conversation) -> None:
             st.session_state[OPEN] = item.id
             st.rerun()
         away = item.archived_at is None
-        if st.button(
+        st.button(
             "",
             key=f"playground.archive.{item.id}",
             icon=":material/archive:" if away else ":material/unarchive:",
             help="Archive" if away else "Take out of the archive",
             type="tertiary",
-        ):
-            answer_store.update_conversation(ws.store, item.id, archived_at=utc_now() if away else None)
-            st.rerun(scope="fragment")
+            on_click=put_away,
+            args=(ws, item, away),
+        )
+
+
+def put_away(ws: Workspace, conversation: Conversation, away: bool) -> None:
+    """Archive a conversation, or take it out of the archive."""
+    answer_store.update_conversation(ws.store, conversation.id, archived_at=utc_now() if away else None)
 
 
 def show_conversation_menu(
@@ -80,12 +85,13 @@ def show_conversation_menu(
                 rename(ws, conversation, title or "")
                 st.rerun()
         away = conversation.archived_at is None
-        if st.button(
+        st.button(
             "Archive" if away else "Take out of the archive",
             icon=":material/archive:" if away else ":material/unarchive:",
-        ):
-            answer_store.update_conversation(ws.store, conversation.id, archived_at=utc_now() if away else None)
-            st.rerun()
+            key="playground.archive",
+            on_click=put_away,
+            args=(ws, conversation, away),
+        )
         name = file_name(conversation)
         markdown = as_markdown(conversation, answers, variants)
         with st.container(horizontal=True):

@@ -33,7 +33,7 @@ def page_switch(pages: int, key: str, summary: str) -> None:
         st.caption(summary, width="content")
         if pages > 1:
             # In a row the switch would shrink to its current page: it measures the room that it makes itself.
-            st.pagination(pages, key=key, width=80 + 40 * min(pages, 7))
+            st.pagination(pages, key=key, width=160 + 40 * min(pages, 7))
 
 
 def times(moments: Sequence[datetime]) -> pd.Series:

@@ -49,6 +49,7 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
     st.dataframe(
         table,
         hide_index=True,
+        height="content",
         alt="Held-out rows with their loss",
         column_config={
             "loss": st.column_config.NumberColumn("Loss", format="%.3f", help="Nats per token of the answer."),
