@@ -3,7 +3,7 @@
 import streamlit as st
 
 from workbench.records import RunState
-from workbench.ui.home import next_step, show_next_step, show_running
+from workbench.ui.home import next_step, show_last_tour, show_next_step, show_running
 from workbench.ui.links import DATASETS, MODELS, RUNS, link_to
 from workbench.ui.machine import show_meters
 from workbench.ui.runs import active_runs, compare_link, run_link, state_badge, took
@@ -20,6 +20,7 @@ finished = ws.runs(kinds=TRAINING, states=[RunState.FINISHED], limit=200)
 active = active_runs(ws)
 
 show_next_step(ws, next_step(ws, datasets, finished, active))
+show_last_tour(ws)
 
 if active:
     st.subheader("Running now")

@@ -6,6 +6,7 @@ figure has an unchanging `uirevision`, so a zoom survives the next refresh of a 
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -142,6 +143,7 @@ def _line(
     markers: bool = False,
     legend: bool = True,
 ) -> None:
+    name = html.escape(name, quote=False)  # Plotly reads a few HTML tags in names, and names may be a person's
     figure.add_scatter(
         x=[step for step, _ in points],
         y=[value for _, value in points],

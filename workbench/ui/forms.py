@@ -14,6 +14,7 @@ import json
 import math
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import EnumType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import streamlit as st
@@ -169,7 +170,8 @@ def draw_field(name: str, field: FieldInfo, key: str, start: Any, on_change: Cal
     if bool in kinds:
         _seed(key, bool(start))
         return st.toggle(label, **common)
-    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    choices: list[Any] = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    choices += [member for kind in kinds if isinstance(kind, EnumType) for member in list[Any](kind)]
     listed = [kind for kind in kinds if get_origin(kind) in (tuple, list)]
     if listed:
         return _draw_list(label, key, start, choices, common)
@@ -181,8 +183,8 @@ def draw_field(name: str, field: FieldInfo, key: str, start: Any, on_change: Cal
         return None if optional and picked == NOTHING else picked
     if kinds in ({int}, {float}, {int, float}):
         return _draw_number(label, field, key, start, common, whole=kinds == {int}, optional=optional)
-    if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
-        _seed(key, json.dumps(start.model_dump(mode="json") if isinstance(start, BaseModel) else start, indent=1))
+    if any(get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, BaseModel)) for kind in kinds):
+        _seed(key, _as_json(start))
         return _read_json(st.text_area(label, **common))
     _seed(key, "" if start in (None,) or _undefined(start) else _written(start))
     text = st.text_input(label, placeholder=_placeholder(optional), **common)
@@ -295,6 +297,12 @@ def _read_text(text: str, kinds: set[Any], optional: bool) -> Any:
             except ValueError:
                 continue
     return text
+
+
+def _as_json(value: Any) -> str:
+    if value is None or _undefined(value):
+        return "{}"
+    return json.dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, indent=1)
 
 
 def _read_json(text: str | None) -> Any:

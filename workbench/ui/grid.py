@@ -43,7 +43,8 @@ def grid_of(ws: Workspace, run: Run) -> AnswerGrid:
     """The run's grid; that of an ended run is worked out once."""
     if run.state.active:
         return load_grid(ws.store, run)
-    return _ended_grid(ws, str(ws.settings.home), run.id, f"{run.attempt} {run.ended_at}")
+    names = [variant.name for variant in ws.variants(archived=True)]  # a new name must show
+    return _ended_grid(ws, str(ws.settings.home), run.id, f"{run.attempt} {run.ended_at} {names}")
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Literal
 
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.records import Dataset, Run, RunState
+from workbench.records import Dataset, Run, RunState, utc_now
 from workbench.ui.errors import shown_errors
 from workbench.ui.links import NEW_RUN, PLAYGROUND, RUNS, go_to, has_page, run_query, variants_query
 from workbench.ui.runs import active_runs, compare_pair, kind_name, progress_bar, run_link, state_badge, took
@@ -61,7 +62,9 @@ def _compare_step(ws: Workspace) -> None:
     run = ws.runs(kinds=["sft"], states=[RunState.FINISHED], limit=1)[0]
     pair = compare_pair(ws, run)
     st.subheader("See what the training changed", anchor=False)
-    st.markdown(f"{plain(run.name)} has finished. Ask the base model and the tuned one the same thing, side by side.")
+    st.markdown(
+        f"**{plain(run.name)}** has finished. Ask the base model and the tuned one the same thing, side by side."
+    )
     with st.container(horizontal=True):
         if pair is not None and has_page(PLAYGROUND):
             if st.button("Compare base and tuned", type="primary", icon=":material/compare_arrows:"):
@@ -106,8 +109,17 @@ def _card(ws: Workspace, run: Run) -> None:
             progress_bar(run)
 
 
-def show_last_tour(run: Run) -> None:
-    """What the last tour found, folded away."""
-    if run.state is RunState.FINISHED:
-        with st.expander("What the tour found", icon=":material/tour:", expanded=True):
-            show_findings(run)
+def show_last_tour(ws: Workspace) -> None:
+    """What the last tour found, or why it did not get there; nothing while it is at work."""
+    tours = ws.runs(kinds=["tour"], limit=1)
+    if not tours or tours[0].state.active:
+        return
+    tour = tours[0]
+    if tour.state is RunState.FINISHED:
+        fresh = tour.ended_at is not None and utc_now() - tour.ended_at < timedelta(hours=1)
+        with st.expander("What the tour found", icon=":material/tour:", expanded=fresh):
+            show_findings(tour)
+        return
+    why = tour.failure.message if tour.failure else f"it was {tour.state.value}"
+    st.warning(f"The tour did not reach its end: {plain(why)}. Its run can be resumed.", icon=":material/tour:")
+    run_link(tour, label="Open the tour's run")

@@ -31,7 +31,7 @@ def read_meters(home: Path) -> list[Meter]:
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(home)
     used = memory.total - memory.available
-    load = psutil.cpu_percent(interval=None) / 100
+    load = psutil.cpu_percent(interval=0.1) / 100  # without an interval the first reading is always 0
     return [
         Meter("Memory", used / memory.total, f"{bytes_text(used)} of {bytes_text(memory.total)} in use"),
         Meter("Processors", load, f"{load:.0%} busy, {count(psutil.cpu_count() or 1, 'core')}"),

@@ -127,7 +127,9 @@ def _figures(ws: Workspace, run: Run) -> None:
     with st.grid(5, min_column_width=150):
         st.metric("Train loss", figure(train), help="Moving average, nats per trained token.")
         st.metric("Held-out loss", figure(last("eval_loss")), help="On rows that are not trained on, nats per token.")
-        st.metric("Tokens per second", f"{speed:,.0f}" if speed is not None else "–", help="Prompts included, padding not.")
+        st.metric(
+            "Tokens per second", f"{speed:,.0f}" if speed is not None else "–", help="Prompts included, padding not."
+        )
         st.metric("Memory", f"{memory / 1000:.1f} GB" if memory is not None else "–", help="Of the worker process.")
         st.metric("Time", took(run))
 
