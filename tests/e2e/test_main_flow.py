@@ -161,6 +161,18 @@ def compare(page: Any, store: Store) -> None:
     clean(page)
 
 
+def test_a_deep_link_is_a_fresh_server_s_first_page_without_a_complaint(
+    tmp_path: Path, start_app: Callable[[Path], Any], new_page: Callable[..., Any]
+):
+    app, page = start_app(tmp_path / "home"), new_page()
+    page.goto(f"{app.address}/prompt-sets")
+    settled(page)
+    page.wait_for_timeout(500)
+    assert page.get_by_text("not found").count() == 0
+    assert page.get_by_role("heading", name="Prompt sets").count() == 1
+    clean(page)
+
+
 def test_markup_in_a_prompt_is_shown_as_text_and_loads_nothing(
     toured: tuple[Path, dict[str, Any]], store: Store, start_app: Callable[[Path], Any], new_page: Callable[..., Any]
 ):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from page_helpers import add_sft, finish_with_variant, labels, open_page, press, words
 
 from workbench.api import Workspace
-from workbench.records import Run, RunState, utc_now
+from workbench.records import Failure, Run, RunState, utc_now
 from workbench.store import runs as run_store
 from workbench.store.database import Store
 from workbench.ui import links
@@ -75,3 +75,22 @@ def test_gpu_readings_are_parsed_and_odd_lines_left_out() -> None:
     meters = parse_gpus("NVIDIA H100, 80GB, 37, 1024, 81920\nNVIDIA A1, [N/A], 1, 2\nnonsense\n")
     assert [meter.name for meter in meters] == ["NVIDIA H100, 80GB load", "NVIDIA H100, 80GB memory"]
     assert meters[0].share == 0.37
+
+
+def test_what_the_last_tour_found_is_told_with_its_interval_and_answers_as_text(store: Store) -> None:
+    tour = run_store.add_run(store, kind="tour", name="Tour", slot="flow", spec={})
+    share = {"share": 0.8, "low": 0.6, "high": 0.9, "n": 50}
+    answers = [{"prompt": "Say hi", "base": "<b>Hello</b>", "tuned": "hi"}]
+    result = {"held_out": {"base": share, "tuned": share}, "answers": answers}
+    run_store.update_run(store, tour.id, state=RunState.FINISHED, ended_at=utc_now(), result=result)
+    app = open_page(links.HOME)
+    assert "Base 80% (60% to 90%)" in words(app)
+    assert "Shares of 50 prompts" in words(app)
+    assert "<b>Hello</b>" in [text.value for text in app.text]
+
+
+def test_a_tour_that_failed_says_why(store: Store) -> None:
+    tour = run_store.add_run(store, kind="tour", name="Tour", slot="flow", spec={})
+    failure = Failure(error="RunProblem", message="the disk is full")
+    run_store.update_run(store, tour.id, state=RunState.FAILED, ended_at=utc_now(), failure=failure)
+    assert "the disk is full" in open_page(links.HOME).warning[0].value

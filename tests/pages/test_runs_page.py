@@ -126,9 +126,6 @@ def test_runs_given_in_the_address_are_laid_over_each_other(store: Store) -> Non
     one = add_sft(store, "Same name", RunState.FINISHED, lora_r=8)
     two = add_sft(store, "Same name", RunState.FINISHED, lora_r=64)
     app = open_page(links.RUNS, **{"run": one.id, "with": two.id})
-    app.session_state["run.tabs.sft"] = "Compare"
-    app.run()
-    assert not app.exception
     table = app.dataframe[0].value
     assert list(table.loc["lora_r"]) == ["8", "64"]
     assert "epochs" not in table.index
@@ -139,3 +136,11 @@ def test_only_differences_are_listed(store: Store) -> None:
     table = differences(runs, run_labels(runs))
     assert "seed" in table.index
     assert "model" not in table.index
+
+
+def test_a_queued_run_says_what_it_waits_for(store: Store) -> None:
+    add_sft(store, "First", RunState.RUNNING)
+    run = add_sft(store, "Second", RunState.QUEUED)
+    app = open_page(links.RUNS, run=run.id)
+    assert "It starts when this one ends:" in words(app)
+    assert "First" in [link.label for link in app.get("page_link")]

@@ -109,7 +109,7 @@ def free_port(address: str, first: int) -> int:
 
 
 def _spawn(settings: Settings, address: str, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "streamlit", "run", str(PROJECT / "app.py")]
+    command = [sys.executable, "-m", "workbench.ui.serve", "run", str(PROJECT / "app.py")]
     options = {
         "server.address": address,
         "server.port": port,

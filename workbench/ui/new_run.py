@@ -231,6 +231,8 @@ def _side(ws: Workspace, kind: str, config_class: type[RunConfig], key: str, val
         name = str(values.get("name") or "").strip() or f"{values.get('dataset')}, {values.get('preset', kind)}"
         run = ws.launch(kind, config, name=name)
         drop_draft(ws.store, new_run_draft(kind))
+        if "name" in config_class.model_fields:
+            put_values(key, {"name": ""})  # the next run is another one
         go_to(RUNS, **{RUN_PARAM: run.id})
     with st.expander("The same run elsewhere", icon=":material/terminal:"):
         show_snippets(kind, config.model_dump(mode="json"))

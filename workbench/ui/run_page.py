@@ -29,6 +29,7 @@ from workbench.ui.links import (
 from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
 from workbench.ui.runs import compare_pair, kind_name, progress_bar, show_queue, state_badge, took
+from workbench.ui.state import COMPARE_PARAM
 from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
 
@@ -146,7 +147,10 @@ def _tabs(ws: Workspace, run: Run) -> None:
     bodies["Settings"] = lambda: show_settings(run)
     bodies["Log"] = lambda: _live(run, show_log, ws, run.id)
     bodies["Notes"] = lambda: show_notes(ws, run)
-    tabs = st.tabs(list(bodies), key=f"run.tabs.{run.kind}", on_change="rerun")
+    key, others = f"run.tabs.{run.kind}", st.query_params.get(COMPARE_PARAM, "")
+    if others and "Compare" in bodies and st.session_state.get("run.compared") != (run.id, others):
+        st.session_state["run.compared"], st.session_state[key] = (run.id, others), "Compare"
+    tabs = st.tabs(list(bodies), key=key, on_change="rerun")
     for tab, body in zip(tabs, bodies.values(), strict=True):
         if tab.open:
             with tab:
