@@ -510,3 +510,101 @@ class Interval(Record):
     """Upper bound."""
     n: int
     """How many items it rests on."""
+
+
+class RankQueue(Record):
+    """Prompts whose answers people rank."""
+
+    id: str
+    """`rq_…`"""
+    name: str
+    """Unique."""
+    guidelines: str = ""
+    """What raters are told to look for."""
+    overlap: int = Field(default=1, ge=1)
+    """How many raters see each item."""
+    repeats: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of items shown to the same rater a second time, unannounced, for self-consistency."""
+    source: dict[str, JsonValue] = {}
+    """Where the items come from: version of the prompt set, variants, sampling, run, conversation or file."""
+    created_at: datetime
+    """When it was made."""
+    archived_at: datetime | None = None
+    """When it was put away."""
+
+
+class RankItem(Record):
+    """One prompt with the K answers to rank."""
+
+    id: str
+    """`ri_…`"""
+    queue_id: str
+    """The queue."""
+    position: int
+    """Place in the queue, from 0."""
+    prompt: tuple[Message, ...]
+    """What was asked."""
+    completions: tuple[str, ...] = Field(min_length=1, max_length=9)
+    """Ids of the answers to rank; identical texts are merged into the first."""
+    merged: dict[str, tuple[str, ...]] = {}
+    """For an answer that stands for several: ids of the others with the same text."""
+    row_id: str | None = None
+    """The prompt's row, where it comes from a prompt set; splits are by prompt."""
+
+
+class Ranking(Record):
+    """One rater's ordering of an item's answers. Only ever appended; an undo is a mark of its own."""
+
+    id: str
+    """`rk_…`"""
+    item_id: str
+    """The item."""
+    rater: str
+    """Who ranked."""
+    shown: tuple[str, ...]
+    """Completion ids in the order displayed."""
+    tiers: tuple[tuple[str, ...], ...] = ()
+    """Completion ids from best to worst; those in one tier are tied. Empty when skipped or all bad."""
+    unusable: tuple[str, ...] = ()
+    """Completion ids that are no answer at all; below every tier, and not compared with each other."""
+    all_bad: bool = False
+    """Whether every answer is bad."""
+    skipped: str | None = None
+    """Why the item was passed over; None for a vote."""
+    confidence: int | None = Field(default=None, ge=1, le=5)
+    """How sure the rater is."""
+    comment: str = ""
+    """A rater's words."""
+    edited: str | None = None
+    """The rater's better version of the best answer."""
+    seconds: float = Field(default=0.0, ge=0)
+    """From display to submission."""
+    repeat: bool = False
+    """Whether this was a hidden repeat."""
+    source: str = "rank"
+    """rank, playground, demo, import or scorer."""
+    nonce: str
+    """Given by the browser; the same submission twice is one ranking."""
+    created_at: datetime
+    """When it was submitted."""
+    undone_at: datetime | None = None
+    """When it was taken back."""
+
+
+class Rating(Record):
+    """A variant's strength fitted from rankings."""
+
+    variant_id: str
+    """The variant."""
+    strength: float
+    """Bradley–Terry strength in natural-log units, mean 0."""
+    low: float
+    """Lower bound, bootstrap over prompts."""
+    high: float
+    """Upper bound."""
+    rank: int
+    """1 + number of variants whose lower bound exceeds this one's upper bound."""
+    comparisons: int
+    """Pairs it took part in."""
+    wins: float
+    """Pairs won, ties half."""

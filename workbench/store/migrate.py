@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0001"
+HEAD = "0002"
 
 
 def upgrade(store: Store, revision: str = "head") -> None:

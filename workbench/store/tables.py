@@ -243,3 +243,66 @@ drafts = Table(
     Column("value", JSON, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
 )
+
+rank_queues = Table(
+    "rank_queues",
+    metadata,
+    _id(),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("guidelines", Text, nullable=False, default=""),
+    Column("overlap", Integer, nullable=False, default=1),
+    Column("repeats", Float, nullable=False, default=0.0),
+    Column("source", JSON, nullable=False, default=dict),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("archived_at", UtcDateTime),
+)
+
+rank_items = Table(
+    "rank_items",
+    metadata,
+    _id(),
+    Column("queue_id", String(40), ForeignKey("rank_queues.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("prompt", JSON, nullable=False),
+    Column("completions", JSON, nullable=False),
+    Column("merged", JSON, nullable=False, default=dict),
+    Column("row_id", String(60)),
+    UniqueConstraint("queue_id", "position"),
+)
+
+rank_claims = Table(
+    "rank_claims",
+    metadata,
+    Column("item_id", String(40), ForeignKey("rank_items.id"), primary_key=True),
+    Column("rater", String(200), primary_key=True),
+    Column("claimed_at", UtcDateTime, nullable=False),
+)
+
+rankings = Table(
+    "rankings",
+    metadata,
+    _id(),
+    Column("item_id", String(40), ForeignKey("rank_items.id"), nullable=False),
+    Column("rater", String(200), nullable=False),
+    Column("shown", JSON, nullable=False),
+    Column("tiers", JSON, nullable=False, default=list),
+    Column("unusable", JSON, nullable=False, default=list),
+    Column("all_bad", Boolean, nullable=False, default=False),
+    Column("skipped", Text),
+    Column("confidence", Integer),
+    Column("comment", Text, nullable=False, default=""),
+    Column("edited", Text),
+    Column("seconds", Float, nullable=False, default=0.0),
+    Column("repeat", Boolean, nullable=False, default=False),
+    Column("source", String(20), nullable=False, default="rank"),
+    Column("nonce", String(80), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "item_id", "rater"),
+)
+
+ranking_undos = Table(
+    "ranking_undos",
+    metadata,
+    Column("ranking_id", String(40), ForeignKey("rankings.id"), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+)
