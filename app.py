@@ -3,12 +3,13 @@
 import streamlit as st
 
 from workbench.ui.errors import shown_errors
-from workbench.ui.links import ICON, page_map
+from workbench.ui.links import ICON, page_map, rank_only
 from workbench.ui.runs import notify_ended
 
 st.set_page_config(page_title="Instruction-tuning workbench", page_icon=str(ICON), layout="wide")
-page = st.navigation(page_map(), expanded=True)
+page = st.navigation(page_map(), position="hidden" if rank_only() else "sidebar", expanded=True)
 with shown_errors():
     page.run()
 with shown_errors():
-    notify_ended()
+    if not rank_only():  # names of runs say who answers
+        notify_ended()

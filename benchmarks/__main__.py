@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from importlib import import_module
@@ -26,7 +27,8 @@ def main() -> int:
     for name in chosen.names or NAMES:
         if not chosen.json:
             print(f"{name} …", file=sys.stderr, flush=True)
-        rows += [figure.as_dict() for figure in import_module(f"benchmarks.{name}").measure()]
+        with contextlib.redirect_stdout(sys.stderr):  # trainers print; what is on stdout is ours
+            rows += [figure.as_dict() for figure in import_module(f"benchmarks.{name}").measure()]
     kept = {(row["benchmark"], row["figure"]): row for row in _known()}
     kept |= {(row["benchmark"], row["figure"]): row for row in rows}
     RESULTS.write_text(json.dumps(list(kept.values()), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -216,6 +216,23 @@ def test_the_tour_prints_its_result_document(call: Call, store: Store, monkeypat
     assert (error["what"], error["remedy"]) == ("it broke", "mend it")
 
 
+def test_the_tour_of_a_kit_without_rules_prints_mean_chrf(
+    call: Call, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = {"share": None, "low": None, "high": None, "n": 50}
+    base, tuned = ({"share": mean, "low": mean - 2, "high": mean + 2, "n": 50} for mean in (12.0, 34.56))
+    gain = {"share": 22.56, "low": 20.0, "high": 25.0, "n": 50}
+    figures = {"held_out": {"base": none, "tuned": none}, "chrf": {"base": base, "tuned": tuned}, "chrf_gain": gain}
+    made = run_store.add_run(store, kind="tour", name="Tour", slot="flow", spec={})
+    run_store.update_run(store, made.id, state=RunState.FINISHED, result=figures)
+    monkeypatch.setattr(Workspace, "tour", lambda self, **options: run_store.get_run(self.store, made.id))
+    assert document(call("tour", "--json")) == figures
+    code, out, _ = call("tour")
+    assert code == 0 and "12.0 (10.0 to 14.0, n = 50)" in out and "34.6 (32.6 to 36.6, n = 50)" in out
+    assert "mean chrF" in out and "+22.6 points (+20.0 to +25.0, n = 50)" in out
+    assert "format" not in out and "no figure" not in out
+
+
 def test_runs_are_listed_shown_cloned_and_put_away(call: Call, store: Store) -> None:
     made = run_store.add_run(store, kind="import", name="Old import", slot="io", spec={"source": "/x", "dataset": "d"})
     run_store.update_run(store, made.id, state=RunState.STOPPED)

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from workbench.datasets.checks import CheckReport
     from workbench.datasets.importing import ImportPreview
     from workbench.datasets.inspecting import InspectedRow
+    from workbench.datasets.merging import Change, Choice, Saved
     from workbench.datasets.render import Renderer
+    from workbench.datasets.replacing import ReplacePreview
     from workbench.datasets.statistics import Statistics
     from workbench.datasets.versions import RowPage
     from workbench.evaluation.aggregate import AnswerGrid
@@ -103,7 +105,8 @@ class Workspace:
             dataset: name of a new dataset, or of one that gets a new version.
             options: fields of `ImportConfig`.
         """
-        return self.launch("import", {"source": str(source), "dataset": dataset, **options}, name=f"Import {dataset}")
+        path = Path(source).expanduser().resolve()  # the run works in another folder than the caller
+        return self.launch("import", {"source": str(path), "dataset": dataset, **options}, name=f"Import {dataset}")
 
     def install_kit(self, name: str = "assistant") -> tuple[Version, Version]:
         """Put a starter kit's training rows and held-out prompts into the store; once only."""
@@ -155,6 +158,45 @@ class Workspace:
 
         return check_rows(iter_rows(self.store, self.version(reference)), self.renderer(model), max_length)
 
+    # Craft -----------------------------------------------------------------------------------------------------
+
+    def new_dataset(self, name: str, kind: DatasetKind = "instructions", *, description: str = "") -> Dataset:
+        """An empty dataset to write rows for."""
+        return dataset_store.create_dataset(self.store, name, kind, description=description)
+
+    def save_changes(
+        self, dataset: str, changes: Sequence[Change], *, choices: Sequence[Choice] = (), message: str = ""
+    ) -> Saved:
+        """Make one version of many changes, merged row by row with what others saved since the rows were read.
+
+        Args:
+            dataset: name or id.
+            changes: at most one a row, each with the version in which the row was read.
+            choices: what to do about rows that somebody else changed too.
+            message: what changed.
+
+        Returns:
+            The version; or the conflicts that wait for a choice, with nothing stored.
+        """
+        from workbench.datasets.merging import save_changes
+
+        return save_changes(self.store, self.dataset(dataset).id, changes, choices=choices, message=message)
+
+    def preview_replacement(self, reference: str, find: str, replace: str = "", **options: Any) -> ReplacePreview:
+        """What find and replace would change in a version, text by text; nothing is stored.
+
+        Args:
+            reference: `name`, `name@3` or a version id.
+            find: text, or a regular expression.
+            replace: what to put there.
+            options: `regex`, `match_case` and `scope`, as in `Replacement`.
+        """
+        from workbench.datasets.replacing import Replacement, preview_replacement
+        from workbench.datasets.versions import iter_rows
+
+        rows = ((row.row_id, row.payload) for row in iter_rows(self.store, self.version(reference)))
+        return preview_replacement(rows, Replacement(find=find, replace=replace, **options))
+
     # Models ----------------------------------------------------------------------------------------------------
 
     def models(self, *, archived: bool = False) -> list[Model]:
@@ -174,7 +216,9 @@ class Workspace:
 
     def add_model(self, source: str, reference: str = "", *, name: str | None = None, **options: Any) -> Run:
         """Add a base model as a run: `bundled`, a `hub` id, a `local` folder or a `gguf` file."""
-        config = {"source": ModelSource(source), "reference": reference, "name": name, **options}
+        if source in (ModelSource.LOCAL, ModelSource.GGUF) and reference:
+            reference = str(Path(reference).expanduser().resolve())  # the run works in another folder than the caller
+        config = {"source": source, "reference": reference, "name": name, **options}
         return self.launch("add_model", config, name=f"Add {name or reference or 'the bundled model'}")
 
     def variants(self, *, archived: bool = False) -> list[Variant]:
@@ -226,6 +270,7 @@ class Workspace:
 
     def train_sft(self, dataset: str, *, model: str = "bundled", name: str | None = None, **options: Any) -> Run:
         """Fine-tune a LoRA adapter on a dataset, in the background; see `SFTConfig` for the options."""
+        self.version(dataset)  # a mistyped name is told at once, not by a run that fails
         config = {"dataset": dataset, "model": self.model(model).id, "name": name or "", **options}
         return self.launch("sft", config, name=name)
 
@@ -299,7 +344,7 @@ class Workspace:
         if name is not None:
             run_store.rename_run(self.store, run_id, name)
         if tags is not None:
-            run_store.update_run(self.store, run_id, tags=tuple(tags))
+            run_store.tag_run(self.store, run_id, tags)
         if notes is not None:
             run_store.update_run(self.store, run_id, notes=notes)
         if archived is not None:
@@ -344,14 +389,16 @@ class Workspace:
             system: system prompt, for a plain-text prompt.
             sampling: fields of `Sampling`.
         """
+        asked = as_messages(prompt, system), as_sampling(sampling)  # told before an engine is started for it
         with closing(self.client(variant)) as client:
-            return client.complete(as_messages(prompt, system), Sampling(**sampling))
+            return client.complete(*asked)
 
     def stream(
         self, variant: str, prompt: str | Sequence[Message], *, system: str = "", **sampling: Any
     ) -> StreamHandle:
         """Answer a prompt piece by piece."""
-        return self.client(variant).stream(as_messages(prompt, system), Sampling(**sampling))
+        asked = as_messages(prompt, system), as_sampling(sampling)
+        return self.client(variant).stream(*asked)
 
     # Prompt sets -----------------------------------------------------------------------------------------------
 
@@ -371,6 +418,48 @@ class Workspace:
     def conversations(self, **filters: Any) -> list[Any]:
         """Playground conversations, newest first."""
         return list(answer_store.list_conversations(self.store, **filters))
+
+    # Show ------------------------------------------------------------------------------------------------------
+
+    def start_demo(
+        self, variants: Sequence[str], *, password: str = "", name: str | None = None, **options: Any
+    ) -> Run:
+        """Start a page for visitors, as a run; its result tells the address. See `DemoConfig` for the options.
+
+        Args:
+            variants: two to four, by name or id.
+            password: what visitors have to know. Beyond this machine one is made where none is given.
+            name: shown name of the run; made from the title when None.
+            options: other fields of `DemoConfig`.
+        """
+        from workbench.demo.configs import check_password, write_password
+        from workbench.records import new_id
+        from workbench.runs.kinds import parse_config
+        from workbench.runs.launch import launch_run
+
+        given = {"variants": [self.variant(each).id for each in variants], **options}
+        config = parse_config("demo", given)
+        run_id = new_id("run")
+        if password:
+            write_password(self.settings, run_id, check_password(password))
+        title = config.model_dump()["title"]
+        return launch_run(self.store, "demo", config, name=name or f"Demo: {title}", run_id=run_id)
+
+    def demos(self, *, ended: bool = False) -> list[Run]:
+        """Demos at work, newest first; with `ended` those of before, too."""
+        return [run for run in self.runs(kinds=["demo"]) if ended or run.state.active]
+
+    def demo_password(self, run_id: str) -> str | None:
+        """What visitors of a demo have to know; None where nothing, or where it is not made yet."""
+        from workbench.demo.configs import read_password
+
+        return read_password(self.settings, run_store.get_run(self.store, run_id).id)
+
+    def report(self, run_id: str, path: Path | str) -> Path:
+        """Write a prompt set's answers as one HTML file that needs nothing else."""
+        from workbench.evaluation.report import write_report
+
+        return write_report(self.store, run_store.get_run(self.store, run_id), Path(path))
 
     # The tour --------------------------------------------------------------------------------------------------
 
@@ -405,8 +494,14 @@ def as_messages(prompt: str | Sequence[Message], system: str = "") -> list[Messa
     """A plain text as a conversation; a conversation as it is.
 
     Raises:
-        UsageError: the prompt is empty or does not end with a turn that can be answered.
+        UsageError: the prompt is empty, is no text, or does not end with a turn that can be answered.
     """
+    try:
+        for text in (system, *([prompt] if isinstance(prompt, str) else (turn.content for turn in prompt))):
+            text.encode()
+    except UnicodeEncodeError as error:
+        what = "the prompt holds half of a character, which no model can read"
+        raise UsageError(what, place="prompt", remedy="Write it anew, in UTF-8.") from error
     if isinstance(prompt, str):
         if not prompt.strip():
             raise UsageError("the prompt is empty", place="prompt", remedy="Write something to answer.")
@@ -415,6 +510,22 @@ def as_messages(prompt: str | Sequence[Message], system: str = "") -> list[Messa
     if not prompt or prompt[-1].role not in ("user", "tool"):
         raise UsageError("the conversation must end with a user turn", place="prompt")
     return list(prompt)
+
+
+def as_sampling(settings: Mapping[str, Any]) -> Sampling:
+    """Fields of `Sampling`, checked.
+
+    Raises:
+        UsageError: a field is unknown or out of bounds.
+    """
+    from pydantic import ValidationError
+
+    from workbench.runs.kinds import config_problem
+
+    try:
+        return Sampling(**settings)
+    except ValidationError as error:
+        raise config_problem(error) from error
 
 
 def find_variant(workspace: Workspace, name_or_id: str) -> Variant:

@@ -65,6 +65,8 @@ class RunConfig(Record):
     `Field(json_schema_extra={"group": "Optimisation"})` puts it under a heading; `"advanced": True` folds it away.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)  # a spec is JSON, which has neither
+
 
 class Message(Record):
     """One turn of a conversation."""

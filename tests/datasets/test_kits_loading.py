@@ -63,6 +63,49 @@ def test_an_unknown_or_broken_kit_is_told(store, kits):
         list_kits(kits)
 
 
+def conversation(*roles: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": f"{role} {place}"} for place, role in enumerate(roles)]
+
+
+def write_conversations(kits, train, held_out) -> None:
+    (kits / "tiny" / "train.jsonl").write_text(json.dumps(train) + "\n")
+    (kits / "tiny" / "held_out.jsonl").write_text(json.dumps(held_out) + "\n")
+
+
+def test_a_kit_of_conversations_keeps_every_turn(store, kits):
+    whole, asked = conversation("system", "user", "assistant", "user", "assistant"), conversation("system", "user")
+    write_conversations(
+        kits, {"id": "c1", "topic": "t", "messages": whole}, {"id": "d1", "messages": asked, "reference": "a"}
+    )
+    train, held_out = install_kit(store, "tiny", folder=kits)
+    example, prompt = next(iter_rows(store, train)).payload, next(iter_rows(store, held_out)).payload
+    assert [message.as_dict() for message in example.messages] == whole
+    assert example.meta == {"id": "c1", "topic": "t"}
+    assert [message.as_dict() for message in prompt.messages] == asked
+    assert (prompt.reference, prompt.meta) == ("a", {"id": "d1"})
+
+
+ANSWERED, ASKED = conversation("user", "assistant"), conversation("user")
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "told"),
+    [
+        ({"messages": ASKED}, {}, "train.jsonl, row 1: 'messages' must end with the turn of the assistant"),
+        ({"messages": []}, {}, "train.jsonl, row 1: 'messages' must end"),
+        ({"messages": "hello"}, {}, "train.jsonl, row 1: 'messages' must end"),
+        ({"messages": [{"role": "wizard"}]}, {}, "train.jsonl, row 1: its messages cannot be read"),
+        ({"messages": [1]}, {}, "train.jsonl, row 1: its messages cannot be read"),
+        ({"messages": ANSWERED}, {"messages": ASKED}, "held_out.jsonl, row 1: 'reference' is missing"),
+        ({"messages": ANSWERED}, {"messages": ANSWERED, "reference": "a"}, "must end with the turn of the user"),
+    ],
+)
+def test_a_conversation_that_cannot_be_used_is_told_with_its_row(store, kits, train, held_out, told):
+    write_conversations(kits, train, held_out)
+    with pytest.raises(DataProblem, match=told):
+        install_kit(store, "tiny", folder=kits)
+
+
 def test_every_kit_that_comes_with_the_workbench_installs(store):
     for kit in list_kits():
         train, held_out = install_kit(store, kit.name)

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from workbench.errors import UsageError
-from workbench.evaluation.rules import RULE_SCORERS, RuleReport, count_words, get_rule_scorer, score_assistant
+from workbench.evaluation.rule_reports import RuleReport, count_words
+from workbench.evaluation.rules import RULE_SCORERS, get_rule_scorer, score_assistant
 
 GOOD = (
     "Answer: Leaves change colour when they stop making green chlorophyll.\n"
@@ -93,7 +94,7 @@ def test_a_report_cannot_be_changed():
 
 def test_the_scorer_is_found_by_its_name():
     assert get_rule_scorer("assistant") is score_assistant
-    assert set(RULE_SCORERS) == {"assistant"}
+    assert set(RULE_SCORERS) == {"assistant", "chatbot"}
 
 
 def test_an_unknown_scorer_is_refused_with_the_known_names():

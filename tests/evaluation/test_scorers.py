@@ -70,7 +70,7 @@ def test_a_failed_request_and_a_missing_reference_get_no_score() -> None:
 
 
 def test_unknown_scorers_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="assistant, chrf, exact_match"):
+    with pytest.raises(UsageError, match="assistant, chatbot, chrf, exact_match"):
         check_scorers(["chrf", "bleurt"])
     with pytest.raises(UsageError, match="no such scorer"):
         score_completion("bleurt", completion("x"))

@@ -89,6 +89,19 @@ def test_what_the_last_tour_found_is_told_with_its_interval_and_answers_as_text(
     assert "<b>Hello</b>" in [text.value for text in app.text]
 
 
+def test_a_tour_of_a_kit_without_rules_is_told_by_mean_chrf(store: Store) -> None:
+    tour = run_store.add_run(store, kind="tour", name="Tour", slot="flow", spec={})
+    none = {"share": None, "low": None, "high": None, "n": 50}
+    mean = {"share": 31.26, "low": 28.0, "high": 34.5, "n": 50}
+    result = {"held_out": {"base": none, "tuned": none}, "chrf": {"base": mean, "tuned": mean}}
+    run_store.update_run(store, tour.id, state=RunState.FINISHED, ended_at=utc_now(), result=result)
+    app = open_page(links.HOME)
+    assert not app.exception
+    assert "Base 31.3 (28.0 to 34.5)" in words(app)
+    assert "Mean chrF from 0 to 100 over 50 prompts" in words(app)
+    assert "Shares of" not in words(app)
+
+
 def test_a_tour_that_failed_says_why(store: Store) -> None:
     tour = run_store.add_run(store, kind="tour", name="Tour", slot="flow", spec={})
     failure = Failure(error="RunProblem", message="the disk is full")

@@ -33,6 +33,7 @@ def test_every_field_has_help_and_a_group():
     ("values", "words"),
     [
         ({"preset": "fast"}, "no such preset"),
+        ({"preset": ["quick"]}, "no such preset"),
         ({"held_out": 1.5}, "held-out share"),
         ({"target_modules": ("q_proj", "lm_head")}, "output layer"),
         ({"target_modules": ()}, "no layer"),

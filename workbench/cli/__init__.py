@@ -33,6 +33,8 @@ COMMANDS = {
     "compare": ("workbench.cli.text:compare", "Answer a prompt, or a prompt set, with several variants."),
     "answers": ("workbench.cli.text:answers", "Show and export answers to a prompt set."),
     "serve": ("workbench.cli.serving:serve", "Start a model's engine and tell where it listens."),
+    "demo": ("workbench.cli.showing:demo", "Start and stop a page for visitors: side by side and blind votes."),
+    "report": ("workbench.cli.showing:report", "Write answers to a prompt set as one HTML file."),
     "doctor": ("workbench.cli.doctor:doctor", "Check this machine and this installation."),
 }
 """Each command: `module:name` of what it is, and its line in the help."""
@@ -153,5 +155,5 @@ def _tell_wrong_use(error: Any) -> int:
         sys.stderr.write(error.format_message() + "\n")
         return output.WRONG_USE
     path = context.command_path if context is not None else "workbench"
-    message = str(error.format_message()).rstrip(".")
+    message = str(error.format_message()).rstrip(".").replace("Value error, ", "")
     return output.tell_error(UsageError(message, remedy=f"`{path} --help` shows how it is used."))

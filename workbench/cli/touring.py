@@ -13,6 +13,8 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, plain, show
 from workbench.runs.tour import TourConfig
 
+VARIANTS = ("base", "tuned")
+
 
 @with_config(TourConfig)
 def tour(options: dict[str, Any], json: Json = False) -> None:
@@ -34,13 +36,29 @@ def _print_tour(out: Console, told: Mapping[str, Any]) -> None:
         out.print(
             output.table(("base", "tuned"), [(answer["base"], answer["tuned"])], empty=""),
         )
-    held_out = told.get("held_out") or {}
-    out.print("Held-out prompts answered in the kit's format:")
-    rows = [(name, output.share(held_out.get(name))) for name in ("base", "tuned")]
-    out.print(output.table(("variant", "share"), rows, empty=""))
+    _print_figures(out, told)
     gain = told.get("chrf_gain")
     if gain:
         bounds = f"{gain['low']:+.1f} to {gain['high']:+.1f}, n = {gain['n']}"
         out.print(f"chrF against the reference answers: {gain['share']:+.1f} points ({bounds}).")
     out.print(f"Took {output.span(told.get('seconds'))}. `workbench app` shows it all in the browser.")
     out.print(f"Talk to it: workbench generate --variant {told.get('variants', {}).get('tuned', 'NAME')} 'Your prompt'")
+
+
+def _print_figures(out: Console, told: Mapping[str, Any]) -> None:
+    """The shares that kept the kit's rules; mean chrF where the kit has no rules to keep."""
+    held_out, chrf = told.get("held_out") or {}, told.get("chrf") or {}
+    judged = any((held_out.get(name) or {}).get("share") is not None for name in VARIANTS)
+    if judged or not chrf:
+        out.print("Held-out prompts answered in the kit's format:")
+        rows = [(name, output.share(held_out.get(name))) for name in VARIANTS]
+        out.print(output.table(("variant", "share"), rows, empty=""))
+        return
+    out.print("Likeness of held-out answers to their references, mean chrF from 0 to 100:")
+    out.print(output.table(("variant", "chrF"), [(name, _mean(chrf.get(name))) for name in VARIANTS], empty=""))
+
+
+def _mean(figure: Mapping[str, Any] | None) -> str:
+    if not figure:
+        return "no figure"
+    return f"{figure['share']:.1f} ({figure['low']:.1f} to {figure['high']:.1f}, n = {figure['n']})"

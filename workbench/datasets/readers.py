@@ -301,7 +301,7 @@ def _jsonl_row(number: int, line: str, encoding: str) -> SourceRow:
 
 def _json_words(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos + 1}"
+        return f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
     return "a number with too many digits"
 
 

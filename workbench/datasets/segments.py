@@ -157,6 +157,12 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def staging_in_use(settings: Settings) -> bool:
+    """Whether somebody is writing rows; hold the lock of the staging folder to keep it so."""
+    root = settings.datasets_dir / ".writing"
+    return root.is_dir() and any(entry.is_dir() and _is_held(entry) for entry in root.iterdir())
+
+
 def remove_orphans(store: Store, dataset_id: str) -> None:
     """Remove files whose writer was killed between moving them and naming them in the store."""
     folder = dataset_folder(store.settings, dataset_id)

@@ -1,7 +1,8 @@
 """Starter datasets that come with the workbench: small, ready to train on, with held-out prompts to compare by.
 
 A kit is a folder `kits/<name>` with `kit.json` (title, description, licence), `train.jsonl` and `held_out.jsonl`; its
-rows have id, topic, instruction and response. The data itself is kept there, not here.
+rows have id, topic and either instruction and response, or messages: a whole conversation to train on, a conversation
+that ends with a user turn and its reference to compare by. The data itself is kept there, not here.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pydantic import JsonValue, ValidationError
 from workbench.datasets.readers import open_source, read_rows
 from workbench.datasets.versions import write_version
 from workbench.errors import DataProblem, NotFound
-from workbench.records import Dataset, DatasetKind, Example, Message, Payload, Prompt, Record, Version
+from workbench.records import Dataset, DatasetKind, Example, Message, Payload, Prompt, Record, Role, Version
 from workbench.store.database import Store
 from workbench.store.datasets import create_dataset, get_dataset, latest_version
 
 KITS_FOLDER = Path(__file__).parent / "kits"
+CONTENT_COLUMNS = ("instruction", "response", "messages", "reference")
 
 
 class Kit(Record):
@@ -101,8 +103,7 @@ def _install(
     if version is not None:
         return version
     provenance = {"kit": kit.name, "file": file.name}
-    rows = (payload(values) for values in _rows(file))
-    return write_version(store, dataset.id, rows, message="Starter kit", provenance=provenance)
+    return write_version(store, dataset.id, _payloads(file, payload), message="Starter kit", provenance=provenance)
 
 
 def _find_or_create(store: Store, kit: Kit, title: str, kind: DatasetKind) -> Dataset:
@@ -112,25 +113,51 @@ def _find_or_create(store: Store, kit: Kit, title: str, kind: DatasetKind) -> Da
         return create_dataset(store, title, kind, description=kit.description, tags=("starter",))
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def _payloads(file: Path, make: Callable[[dict[str, Any]], Payload]) -> Iterator[Payload]:
     for row in read_rows(open_source(file)):
-        missing = [key for key in ("instruction", "response") if not isinstance(row.values.get(key), str)]
-        if row.problem or missing:
-            what = row.problem.what if row.problem else f"'{missing[0]}' is missing"
-            raise DataProblem(what, place=f"{file.name}, row {row.number}", remedy="Install the workbench anew.")
-        yield row.values
-
-
-def _meta(values: dict[str, Any]) -> dict[str, JsonValue]:
-    return {key: value for key, value in values.items() if key not in ("instruction", "response")}
+        try:
+            if row.problem is not None:
+                raise ValueError(row.problem.what)
+            yield make(row.values)
+        except ValueError as error:
+            # pydantic's own words name classes and versions; a kit's reader needs only to know which row it is.
+            what = "its messages cannot be read" if isinstance(error, ValidationError) else str(error)
+            place = f"{file.name}, row {row.number}"
+            raise DataProblem(what, place=place, remedy="Install the workbench anew.") from error
 
 
 def _example(values: dict[str, Any]) -> Example:
-    asked = Message(role="user", content=values["instruction"])
-    answered = Message(role="assistant", content=values["response"])
-    return Example(messages=(asked, answered), meta=_meta(values))
+    if "messages" in values:
+        return Example(messages=_conversation(values, ends_with="assistant"), meta=_meta(values))
+    answered = Message(role="assistant", content=_text(values, "response"))
+    return Example(messages=(_asked(values), answered), meta=_meta(values))
 
 
 def _prompt(values: dict[str, Any]) -> Prompt:
-    asked = Message(role="user", content=values["instruction"])
-    return Prompt(messages=(asked,), reference=values["response"], meta=_meta(values))
+    if "messages" in values:
+        asked, reference = _conversation(values, ends_with="user"), _text(values, "reference")
+    else:
+        asked, reference = (_asked(values),), _text(values, "response")
+    return Prompt(messages=asked, reference=reference, meta=_meta(values))
+
+
+def _asked(values: dict[str, Any]) -> Message:
+    return Message(role="user", content=_text(values, "instruction"))
+
+
+def _conversation(values: dict[str, Any], *, ends_with: Role) -> tuple[Message, ...]:
+    told = values["messages"]
+    messages = tuple(Message.model_validate(message) for message in told) if isinstance(told, list) else ()
+    if not messages or messages[-1].role != ends_with:
+        raise ValueError(f"'messages' must end with the turn of the {ends_with}")
+    return messages
+
+
+def _text(values: dict[str, Any], key: str) -> str:
+    if not isinstance(values.get(key), str):
+        raise ValueError(f"'{key}' is missing")
+    return str(values[key])
+
+
+def _meta(values: dict[str, Any]) -> dict[str, JsonValue]:
+    return {key: value for key, value in values.items() if key not in CONTENT_COLUMNS}

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import UsageError
+from workbench.preferences.shares import wilson as wilson
 from workbench.records import Interval
 
 _RESAMPLES = 1000
 _CHUNK = 1_000_000
-
-
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """A share with its Wilson score interval (Wilson 1927; no continuity correction).
-
-    Args:
-        successes: how many of the n, 0 to n.
-        n: number of items, at least 1.
-        confidence: between 0 and 1, both excluded.
-
-    Raises:
-        UsageError: the counts cannot be a share.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise UsageError("a share needs 0 ≤ successes ≤ n and n ≥ 1", place="wilson", value=(successes, n))
-    z = _normal_quantile(confidence)
-    share = successes / n
-    width = 1 + z * z / n
-    centre = (share + z * z / (2 * n)) / width
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / width
-    # At the ends the bound is exactly 0 or 1; the formula only gets there up to rounding.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return Interval(value=share, low=low, high=high, n=n)
 
 
 def bootstrap_mean(values: Sequence[float], confidence: float = 0.95, *, seed: int = 0) -> Interval:
@@ -65,10 +40,6 @@ def _tail(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise UsageError("the confidence lies between 0 and 1", place="confidence", value=confidence)
     return (1 - confidence) / 2
-
-
-def _normal_quantile(confidence: float) -> float:
-    return NormalDist().inv_cdf(1 - _tail(confidence))
 
 
 def _resampled_means(array: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -6,45 +6,25 @@ without a judge. Whether the answer is true, useful or on the subject is left to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict
-
 from workbench.errors import UsageError
+from workbench.evaluation.persona_rules import score_chatbot
+from workbench.evaluation.rule_reports import (
+    RuleReport,
+    RuleScorer,
+    find_count_fault,
+    find_line_fault,
+    judge_rule,
+    judge_words,
+    split_lines,
+)
 
 MAX_WORDS = 60
-_SHOWN = 40
 
 
-class RuleResult(BaseModel):
-    """One rule applied to one answer."""
-
-    model_config = ConfigDict(frozen=True)
-
-    rule: str
-    """The rule's id, as the kit lists it."""
-    passed: bool
-    """Whether the answer keeps the rule."""
-    detail: str
-    """What was found, in plain words; for a broken rule also what it must be."""
-
-
-class RuleReport(BaseModel):
-    """Every rule of one scorer applied to one answer, in the kit's order."""
-
-    model_config = ConfigDict(frozen=True)
-
-    results: tuple[RuleResult, ...]
-    """One result for each rule."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the answer keeps every rule."""
-        return all(result.passed for result in self.results)
-
-
-def score_assistant(answer: str) -> RuleReport:
+def score_assistant(answer: str, *, turn: int | None = None) -> RuleReport:
     r"""Check an answer against the house format of the *assistant* kit.
 
     The format is four lines: ``Answer: ….``, ``- ….``, ``- ….`` and ``Next: …?``, at most 60 words in all. White space
@@ -53,29 +33,27 @@ def score_assistant(answer: str) -> RuleReport:
 
     Args:
         answer: the model's text, without the prompt.
+        turn: the user turn it answers; the format is the same on every turn.
 
     Returns:
         Results for ``four_lines``, ``answer_line``, ``two_bullets``, ``next_question`` and ``at_most_60_words``, in
         this order.
     """
-    lines = answer.rstrip().split("\n")
-    filled = [line for line in lines if line.strip()]
+    filled, blank = split_lines(answer)
+    bullets_fault = find_line_fault(filled, 2, "- ", ".") or find_line_fault(filled, 3, "- ", ".")
+    answer_fault = find_line_fault(filled, 1, "Answer: ", ".")
     return RuleReport(
         results=(
-            _result("four_lines", _four_lines_fault(filled, blank=len(lines) - len(filled)), "four lines, none blank"),
-            _result("answer_line", _line_fault(filled, 1, "Answer: ", "."), "line 1 is an 'Answer: ' sentence"),
-            _result(
-                "two_bullets",
-                _line_fault(filled, 2, "- ", ".") or _line_fault(filled, 3, "- ", "."),
-                "lines 2 and 3 are '- ' points",
-            ),
-            _result("next_question", _line_fault(filled, 4, "Next: ", "?"), "line 4 is a 'Next: ' question"),
-            _word_result(answer),
+            judge_rule("four_lines", find_count_fault(filled, blank, 4), "four lines, none blank"),
+            judge_rule("answer_line", answer_fault, "line 1 is an 'Answer: ' sentence"),
+            judge_rule("two_bullets", bullets_fault, "lines 2 and 3 are '- ' points"),
+            judge_rule("next_question", find_line_fault(filled, 4, "Next: ", "?"), "line 4 is a 'Next: ' question"),
+            judge_words("at_most_60_words", answer, most=MAX_WORDS),
         )
     )
 
 
-def get_rule_scorer(name: str) -> Callable[[str], RuleReport]:
+def get_rule_scorer(name: str) -> RuleScorer:
     """Return the scorer that a kit names.
 
     Args:
@@ -93,46 +71,5 @@ def get_rule_scorer(name: str) -> Callable[[str], RuleReport]:
         ) from None
 
 
-def count_words(text: str) -> int:
-    """Count the pieces between white space that hold a letter or a digit; a bullet's dash is no word."""
-    return sum(any(character.isalnum() for character in piece) for piece in text.split())
-
-
-def _result(rule: str, fault: str, kept: str) -> RuleResult:
-    return RuleResult(rule=rule, passed=not fault, detail=fault or kept)
-
-
-def _word_result(answer: str) -> RuleResult:
-    words = count_words(answer)
-    fault = f"{words} words; at most {MAX_WORDS} are allowed" if words > MAX_WORDS else ""
-    return _result("at_most_60_words", fault, "1 word" if words == 1 else f"{words} words")
-
-
-def _four_lines_fault(filled: list[str], *, blank: int) -> str:
-    if not filled:
-        return "the answer is empty; it must have exactly four lines"
-    if len(filled) == 4 and not blank:
-        return ""
-    count = "1 line" if len(filled) == 1 else f"{len(filled)} lines"
-    extra = f" and {blank} blank" if blank else ""
-    return f"the answer has {count}{extra}; it must have exactly four, none blank"
-
-
-def _line_fault(filled: list[str], number: int, start: str, end: str) -> str:
-    """Say what is wrong with one line, or return an empty string. ``number`` counts from 1."""
-    if len(filled) < number:
-        return f"line {number} is missing; it must start with '{start}'"
-    line = filled[number - 1]
-    shown = line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
-    if not line.startswith(start):
-        return f"line {number} is '{shown}'; it must start with '{start}'"
-    text = line[len(start) :]
-    if text[:1].isspace() or not any(character.isalnum() for character in text):
-        return f"line {number} is '{shown}'; text must follow '{start}' directly"
-    if not text.endswith(end):
-        return f"line {number} is '{shown}'; it must end with '{end}'"
-    return ""
-
-
-RULE_SCORERS: Mapping[str, Callable[[str], RuleReport]] = MappingProxyType({"assistant": score_assistant})
+RULE_SCORERS: Mapping[str, RuleScorer] = MappingProxyType({"assistant": score_assistant, "chatbot": score_chatbot})
 """The scorers that a kit can name."""

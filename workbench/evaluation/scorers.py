@@ -116,7 +116,8 @@ def _score_rules(name: str, completion: Completion) -> Score:
     from workbench.evaluation.rules import get_rule_scorer
 
     check_scorers([name])
-    report = get_rule_scorer(name)(completion.text)
+    asked = sum(message.role == "user" for message in completion.prompt)
+    report = get_rule_scorer(name)(completion.text, turn=max(0, asked - 1))
     detail: dict[str, Any] = {
         result.rule: {"passed": result.passed, "detail": result.detail} for result in report.results
     }

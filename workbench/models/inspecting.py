@@ -44,7 +44,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelProblem(f"{path.name} is missing", place=str(path.parent)) from error
+        raise ModelProblem(
+            f"{path.name} is missing", place=str(path.parent), remedy="Copy or fetch the whole folder again."
+        ) from error
     except OSError as error:
         raise ModelProblem(f"the file cannot be read: {error.strerror}", place=str(path)) from error
     except (ValueError, RecursionError) as error:

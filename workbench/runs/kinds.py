@@ -74,6 +74,7 @@ _TABLE = (
         "workbench.evaluation.tasks:answer_prompts",
         "bulk",
     ),
+    Kind("demo", "Demo", "workbench.demo.configs:DemoConfig", "workbench.demo.serve:serve_demo", "service"),
     Kind("tour", "Tour", "workbench.runs.tour:TourConfig", "workbench.runs.tour:take_tour", "flow"),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}

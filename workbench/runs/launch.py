@@ -18,9 +18,17 @@ from workbench.runs.launchers import local
 from workbench.runs.outcome import failure_of
 from workbench.store import runs as run_store
 from workbench.store.database import Store
+from workbench.store.datasets import LONGEST_NAME, tidy_name
 
 
-def launch_run(store: Store, kind: str, config: RunConfig | Mapping[str, Any], *, name: str | None = None) -> Run:
+def launch_run(
+    store: Store,
+    kind: str,
+    config: RunConfig | Mapping[str, Any],
+    *,
+    name: str | None = None,
+    run_id: str | None = None,
+) -> Run:
     """Enter a run and start it, or leave it queued when its slot is taken.
 
     Args:
@@ -28,6 +36,7 @@ def launch_run(store: Store, kind: str, config: RunConfig | Mapping[str, Any], *
         kind: a name that `kinds.all_kinds` knows.
         config: the kind's config or its fields.
         name: shown name; the config's own `name`, else the kind's title, when None.
+        run_id: an unused id whose folder was prepared, for what must be there when the worker starts.
 
     Raises:
         UsageError: the kind is unknown or the config does not hold.
@@ -35,10 +44,21 @@ def launch_run(store: Store, kind: str, config: RunConfig | Mapping[str, Any], *
     checked = parse_config(kind, config)
     shown = name or getattr(checked, "name", None) or get_kind(kind).title
     run = run_store.add_run(
-        store, kind=kind, name=str(shown), slot=get_kind(kind).slot, spec=checked.model_dump(mode="json")
+        store,
+        kind=kind,
+        name=_cut(str(shown)),
+        slot=get_kind(kind).slot,
+        spec=checked.model_dump(mode="json"),
+        run_id=run_id,
     )
     dispatch(store)
     return run_store.get_run(store, run.id)
+
+
+def _cut(name: str) -> str:
+    # Names of runs are made from names of other things, which may be as long as a name can be.
+    name = tidy_name(name) or "Unnamed"
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def dispatch(store: Store) -> list[str]:

@@ -45,7 +45,9 @@ def take_tour(config: TourConfig, job: Job) -> Mapping[str, Any]:
         job: the tour's own run.
 
     Returns:
-        One document: dataset, run, adapter fingerprint, `held_out` shares with Wilson intervals, three answers.
+        One document: dataset, run, adapter fingerprint, `held_out` shares with Wilson intervals, mean `chrf` with
+        bootstrap intervals, three answers. Where no rule scorer judges the kit, each share is None and chrF is the
+        figure.
 
     Raises:
         RunProblem: one of the runs ended badly; its message is passed on.
@@ -166,7 +168,7 @@ def _document(job: Job, version_id: str, sft: Run, answers: Run, base: Variant, 
     chrf: dict[str, JsonValue] = {}
     for key, variant in (("base", base), ("tuned", tuned)):
         summary = grid.summary[variant.id]
-        held_out[key] = _share(summary.share)
+        held_out[key] = _share(summary.share) or {"share": None, "low": None, "high": None, "n": summary.n}
         chrf[key] = _share(summary.metrics.get("chrf"))
     answered = [grid.cell(prompt.row_id, tuned.id) for prompt in grid.prompts]
     fingerprint = next((cell.completion.fingerprint for cell in answered if cell is not None), None)

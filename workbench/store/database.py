@@ -7,6 +7,7 @@ for it. PostgreSQL is used as it is.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from workbench.errors import StoreProblem
+from workbench.errors import StoreProblem, UsageError
 from workbench.settings import Settings, get_settings
 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "ncpfs", "lustre"}
@@ -55,6 +56,8 @@ class Store:
         try:
             with self.engine.connect() as connection:
                 yield connection
+        except UnicodeEncodeError as error:
+            raise _half_a_character(error) from error
         except DBAPIError as error:
             raise _translate(error, self.settings) from error
 
@@ -66,6 +69,8 @@ class Store:
                 yield connection
         except IntegrityError:
             raise  # a name that is taken, or the like: the caller knows the words
+        except UnicodeEncodeError as error:
+            raise _half_a_character(error) from error
         except DBAPIError as error:
             raise _translate(error, self.settings) from error
 
@@ -79,17 +84,22 @@ def open_store(settings: Settings | None = None) -> Store:
     return Store(settings or get_settings())
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+"""Letters as they are, so that tags and texts in JSON columns can be searched for."""
+
+
 def _make_engine(url: str, is_sqlite: bool) -> Engine:
     if not is_sqlite:
         try:
-            return create_engine(url, pool_pre_ping=True)
+            return create_engine(url, pool_pre_ping=True, json_serializer=_as_json)
         except ModuleNotFoundError as error:
             raise StoreProblem(
                 f"the database driver is missing: {error.name}",
                 place=make_url(url).render_as_string(hide_password=True),
                 remedy="Install it into .venv; for PostgreSQL: pip install 'psycopg[binary]'.",
             ) from error
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    wait = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = create_engine(url, connect_args=wait, json_serializer=_as_json)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
@@ -103,6 +113,15 @@ def _make_engine(url: str, is_sqlite: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _half_a_character(error: UnicodeEncodeError) -> UsageError:
+    # Such text comes from bytes on a command line that are not UTF-8, or from broken JSON.
+    return UsageError(
+        "the text holds half of a character, which cannot be stored",
+        value=error.object[max(0, error.start - 20) : error.end + 20],
+        remedy="Write it anew, in UTF-8.",
+    )
 
 
 def _translate(error: Exception, settings: Settings) -> StoreProblem:

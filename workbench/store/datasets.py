@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import category
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -13,21 +14,36 @@ from workbench.records import Dataset, DatasetKind, Version, new_id, utc_now
 from workbench.store import tables
 from workbench.store.database import Store, row_dict
 
+LONGEST_NAME = 200
+_TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of the text after them, also of what follows the name."""
+
+
+def tidy_name(name: str) -> str:
+    """A name on one line, without characters that cannot be stored or disturb what is beside; empty if none shows."""
+    name = " ".join(name.split())
+    name = "".join(c for c in name if category(c) not in ("Cc", "Cs") and c not in _TURNS_TEXT).strip()
+    return name if any(c.isprintable() and not c.isspace() for c in name) else ""
+
 
 def check_name(name: str, noun: str) -> str:
-    """A person's name for a thing, trimmed.
+    """A person's name for a thing, tidied.
 
     Raises:
-        UsageError: it is empty or longer than 200 characters.
+        UsageError: it is empty, shows nothing, or is longer than 200 characters.
     """
-    name = " ".join(name.split())
+    name = tidy_name(name)
     if not name:
         raise UsageError(f"a {noun} needs a name", place="name", remedy="Give it one.")
-    if len(name) > 200:
-        raise UsageError(
-            f"the {noun}'s name is too long", place="name", value=name, remedy="Keep it under 200 characters."
-        )
+    if len(name) > LONGEST_NAME:
+        remedy = f"Keep it to {LONGEST_NAME} characters."
+        raise UsageError(f"the {noun}'s name is too long", place="name", value=name, remedy=remedy)
     return name
+
+
+def clean_tags(tags: Sequence[str]) -> list[str]:
+    """A person's labels for a thing: trimmed, each once, none empty."""
+    return list(dict.fromkeys(tag for tag in map(tidy_name, tags) if tag))
 
 
 def create_dataset(
@@ -43,7 +59,7 @@ def create_dataset(
         name=check_name(name, "dataset"),
         kind=kind,
         description=description,
-        tags=tuple(tags),
+        tags=tuple(clean_tags(tags)),
         created_at=utc_now(),
     )
     try:
@@ -66,8 +82,10 @@ def get_dataset(store: Store, name_or_id: str) -> Dataset:
         NotFound: there is none.
     """
     table = tables.datasets
+    query = select(table).where((table.c.id == name_or_id) | (table.c.name == name_or_id))
     with store.read() as connection:
-        row = connection.execute(select(table).where((table.c.id == name_or_id) | (table.c.name == name_or_id))).first()
+        # An id means its own thing, whatever names people give to others.
+        row = connection.execute(query.order_by(table.c.id != name_or_id)).first()
     if row is None:
         raise NotFound("no such dataset", value=name_or_id, remedy="`workbench data list` shows what there is.")
     return Dataset(**row_dict(row))
@@ -95,7 +113,7 @@ def update_dataset(store: Store, dataset_id: str, **changes: Any) -> Dataset:
     if "name" in changes:
         changes["name"] = check_name(changes["name"], "dataset")
     if "tags" in changes:
-        changes["tags"] = list(changes["tags"])
+        changes["tags"] = clean_tags(changes["tags"])
     try:
         with store.write() as connection:
             connection.execute(update(tables.datasets).where(tables.datasets.c.id == dataset_id).values(**changes))
@@ -199,14 +217,24 @@ def find_version(store: Store, reference: str) -> tuple[Dataset, Version]:
     if reference.startswith("ver_"):
         version = get_version(store, reference)
         return get_dataset(store, version.dataset_id), version
-    name, number = reference, None
-    head, _, tail = reference.rpartition("@")
-    if head and tail.isdigit():
-        name, number = head, int(tail)
-    dataset = get_dataset(store, name)
-    for version in list_versions(store, dataset.id):
+    number = None
+    try:
+        dataset = get_dataset(store, reference)  # a name may itself end in @3
+    except NotFound:
+        head, _, tail = reference.rpartition("@")
+        if not head or not tail.isdecimal() or len(tail) > 9:
+            raise
+        dataset, number = get_dataset(store, head), int(tail)
+    versions = list_versions(store, dataset.id)
+    for version in versions:
         if number is None or version.number == number:
             return dataset, version
+    if not versions:
+        raise NotFound(
+            "the dataset has no rows yet",
+            place=dataset.name,
+            remedy="Its import is under way or did not finish; import a file under its name.",
+        )
     raise NotFound(
         "the dataset has no such version",
         place=dataset.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Table, insert, select, update
@@ -12,7 +13,7 @@ from workbench.errors import Conflict, NotFound
 from workbench.records import Model, ModelSource, Server, Variant, new_id, utc_now
 from workbench.store import tables
 from workbench.store.database import Store, row_dict
-from workbench.store.datasets import check_name
+from workbench.store.datasets import LONGEST_NAME, check_name, clean_tags, tidy_name
 
 
 def _insert(store: Store, table: Table, values: dict[str, Any], noun: str) -> None:
@@ -20,12 +21,16 @@ def _insert(store: Store, table: Table, values: dict[str, Any], noun: str) -> No
         with store.write() as connection:
             connection.execute(insert(table).values(values))
     except IntegrityError as error:
+        if "foreign key" in str(error.orig).lower():
+            raise NotFound(f"what this {noun} was made of is gone", value=values.get("name")) from error
         raise Conflict(f"a {noun} of this name exists", place="name", value=values.get("name")) from error
 
 
 def _find(store: Store, table: Table, name_or_id: str, noun: str, remedy: str) -> dict[str, Any]:
+    query = select(table).where((table.c.id == name_or_id) | (table.c.name == name_or_id))
     with store.read() as connection:
-        row = connection.execute(select(table).where((table.c.id == name_or_id) | (table.c.name == name_or_id))).first()
+        # An id means its own thing, whatever names people give to others.
+        row = connection.execute(query.order_by(table.c.id != name_or_id)).first()
     if row is None:
         raise NotFound(f"no such {noun}", value=name_or_id, remedy=remedy)
     return row_dict(row)
@@ -35,12 +40,28 @@ def _update(store: Store, table: Table, key: str, noun: str, changes: dict[str, 
     if "name" in changes:
         changes["name"] = check_name(changes["name"], noun)
     if "tags" in changes:
-        changes["tags"] = list(changes["tags"])
+        changes["tags"] = clean_tags(changes["tags"])
     try:
         with store.write() as connection:
             connection.execute(update(table).where(table.c.id == key).values(**changes))
     except IntegrityError as error:
         raise Conflict(f"a {noun} of this name exists", place="name", value=changes.get("name")) from error
+
+
+def _model(store: Store, values: dict[str, Any]) -> Model:
+    here = store.settings.models_dir / values["id"]
+    return Model(**{**values, "path": _after_move(values["path"], here)})
+
+
+def _variant(store: Store, values: dict[str, Any]) -> Variant:
+    made_here = store.settings.run_dir(values["run_id"]) / "adapter" if values["run_id"] else None
+    here = made_here or store.settings.models_dir / values["id"]
+    return Variant(**{**values, "adapter_path": _after_move(values["adapter_path"], here)})
+
+
+def _after_move(path: str | None, here: Path) -> str | None:
+    """Where a folder lies: where it was put, or at its place in this home, should the home have been moved since."""
+    return str(here) if path and not Path(path).exists() and here.exists() else path
 
 
 def add_model(store: Store, name: str, source: ModelSource, reference: str, *, model_id: str | None = None) -> Model:
@@ -67,7 +88,8 @@ def get_model(store: Store, name_or_id: str) -> Model:
     Raises:
         NotFound: there is none.
     """
-    return Model(**_find(store, tables.models, name_or_id, "model", "`workbench models list` shows what there is."))
+    found = _find(store, tables.models, name_or_id, "model", "`workbench models list` shows what there is.")
+    return _model(store, found)
 
 
 def list_models(store: Store, *, archived: bool = False) -> list[Model]:
@@ -77,7 +99,7 @@ def list_models(store: Store, *, archived: bool = False) -> list[Model]:
     if not archived:
         query = query.where(table.c.archived_at.is_(None))
     with store.read() as connection:
-        return [Model(**row_dict(row)) for row in connection.execute(query)]
+        return [_model(store, row_dict(row)) for row in connection.execute(query)]
 
 
 def update_model(store: Store, model_id: str, **changes: Any) -> Model:
@@ -152,7 +174,7 @@ def add_variant(
         run_id=run_id,
         server_id=server_id,
         remote_model=remote_model,
-        tags=tuple(tags),
+        tags=tuple(clean_tags(tags)),
         created_at=utc_now(),
     )
     _insert(store, tables.variants, variant.model_dump(), "variant")
@@ -165,9 +187,8 @@ def get_variant(store: Store, name_or_id: str) -> Variant:
     Raises:
         NotFound: there is none.
     """
-    return Variant(
-        **_find(store, tables.variants, name_or_id, "variant", "`workbench models list` shows what there is.")
-    )
+    found = _find(store, tables.variants, name_or_id, "variant", "`workbench models variants` shows what there is.")
+    return _variant(store, found)
 
 
 def list_variants(
@@ -183,7 +204,7 @@ def list_variants(
     if not archived:
         query = query.where(table.c.archived_at.is_(None))
     with store.read() as connection:
-        return [Variant(**row_dict(row)) for row in connection.execute(query)]
+        return [_variant(store, row_dict(row)) for row in connection.execute(query)]
 
 
 def update_variant(store: Store, variant_id: str, **changes: Any) -> Variant:
@@ -193,9 +214,11 @@ def update_variant(store: Store, variant_id: str, **changes: Any) -> Variant:
 
 
 def unused_name(names: set[str], wanted: str) -> str:
-    """`wanted`, or `wanted 2`, `wanted 3`, … when it is taken."""
+    """`wanted`, or `wanted 2`, `wanted 3`, … when it is taken; always one that `check_name` takes."""
+    wanted = tidy_name(wanted)[:LONGEST_NAME].rstrip() or "Unnamed"
     number, name = 1, wanted
     while name in names:
         number += 1
-        name = f"{wanted} {number}"
+        ending = f" {number}"
+        name = wanted[: LONGEST_NAME - len(ending)].rstrip() + ending
     return name

@@ -13,7 +13,7 @@ from workbench.errors import NotFound
 from workbench.records import Attempt, Failure, Metric, Progress, Run, RunState, new_id, utc_now
 from workbench.store import tables
 from workbench.store.database import Store, row_dict
-from workbench.store.datasets import check_name
+from workbench.store.datasets import check_name, clean_tags
 
 _HIDDEN = ("queued_at", "claimed_at")
 
@@ -45,7 +45,7 @@ def add_run(
         state=RunState.QUEUED,
         slot=slot,
         spec=spec,
-        tags=tuple(tags),
+        tags=tuple(clean_tags(tags)),
         notes=notes,
         created_at=now,
     )
@@ -106,7 +106,7 @@ def _filtered(
     if kinds is not None:
         query = query.where(table.c.kind.in_(kinds))
     if states is not None:
-        query = query.where(table.c.state.in_([state.value for state in states]))
+        query = query.where(table.c.state.in_([str(state) for state in states]))  # a notebook may give plain texts
     if not archived:
         query = query.where(table.c.archived_at.is_(None))
     if search.strip():
@@ -147,6 +147,11 @@ def update_run(store: Store, run_id: str, *, only_in: Sequence[RunState] | None 
         query = query.where(tables.runs.c.state.in_([state.value for state in only_in]))
     with store.write() as connection:
         return bool(connection.execute(query.values(**changes)).rowcount)
+
+
+def tag_run(store: Store, run_id: str, tags: Sequence[str]) -> None:
+    """Give a run other tags."""
+    update_run(store, run_id, tags=clean_tags(tags))
 
 
 def rename_run(store: Store, run_id: str, name: str) -> None:

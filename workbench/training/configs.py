@@ -62,7 +62,7 @@ def apply_preset(values: dict[str, Any]) -> dict[str, Any]:
         UsageError: there is no such preset.
     """
     preset = values.get("preset", "balanced")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise UsageError("no such preset", place="preset", value=preset, remedy=f"Choose one of {', '.join(PRESETS)}.")
     return {**PRESETS[preset], **values}
 

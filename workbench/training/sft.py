@@ -90,7 +90,7 @@ def train_sft(config: SFTConfig, job: Job) -> dict[str, Any]:
             job.metric(step, eval_loss=loss, eval_perplexity=math.exp(min(loss, 700.0)))
 
         def sample(step: int) -> None:
-            job.progress(phase="sampling answers")
+            job.progress(phase="sampling answers", done=step, total=plan.steps, unit="steps")
             for slot, prompt in enumerate(config.sample_prompts):
                 job.sample(step, slot, prompt, sample_answer(trainer.model, renderer, prompt, config.sample_tokens))
 

@@ -13,6 +13,7 @@ from workbench.evaluation.scorers import METRICS, scorer_names
 from workbench.evaluation.tasks import AnswerConfig
 from workbench.records import Dataset, Run
 from workbench.store import runs as run_store
+from workbench.store.datasets import version_counts
 from workbench.ui.conversation import MOST_PANES
 from workbench.ui.forms import checked_config, draw_field
 from workbench.ui.links import DATASETS, PROMPT_SETS, go_to, link_to
@@ -39,7 +40,8 @@ COLUMNS: dict[str, Any] = {
 
 def prompt_datasets(ws: Workspace) -> list[Dataset]:
     """What can be answered: prompt sets first, then instructions, whose last answers serve as references."""
-    everything = ws.datasets()
+    filled = version_counts(ws.store)
+    everything = [item for item in ws.datasets() if item.id in filled]
     return [item for item in everything if item.kind == "prompts"] + [
         item for item in everything if item.kind == "instructions"
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import pandas as pd
 import streamlit as st
@@ -67,23 +66,19 @@ def _kits(ws: Workspace, known: Sequence[Dataset]) -> None:
 
     names = {item.name for item in known}
     kits = [kit for kit in list_kits() if f"{kit.title} (train)" not in names]
-    if known and kits:
-        st.subheader("Starter kits")
-    for place, kit in enumerate(kits):
+    if not known:
         with st.container(border=True):
-            if not known:
-                st.subheader("No dataset yet", anchor=False)
-                st.markdown("Begin with a starter kit, or with a file of your own.")
+            st.subheader("No dataset yet", anchor=False)
+            st.markdown("Begin with a file of your own, or with a starter kit.")
+            if st.button("Import data", type="primary", icon=":material/upload:", key="datasets.first_import"):
+                go_to(DATASETS, **{VIEW_PARAM: "import"})
+    if kits:
+        st.subheader("Starter kits")
+    for kit in kits:
+        with st.container(border=True):
             st.markdown(f"**{plain(kit.title)}**")
             st.caption(plain(kit.description))
             st.caption(f"{count(kit.train_rows, 'training row')}, {count(kit.held_out_rows, 'held-out prompt')}.")
-            with st.container(horizontal=True):
-                first = not known and place == 0
-                look: Literal["primary", "secondary"] = "primary" if first else "secondary"
-                if st.button("Install", icon=":material/download:", key=f"kit.{kit.name}", type=look):
-                    train, _ = ws.install_kit(kit.name)
-                    go_to(DATASETS, **{DATASET_PARAM: train.dataset_id})
-                if first and st.button("Import data", icon=":material/upload:", key="datasets.first_import"):
-                    go_to(DATASETS, **{VIEW_PARAM: "import"})
-    if not known and not kits and st.button("Import data", type="primary", icon=":material/upload:"):
-        go_to(DATASETS, **{VIEW_PARAM: "import"})
+            if st.button("Install", icon=":material/download:", key=f"kit.{kit.name}"):
+                train, _ = ws.install_kit(kit.name)
+                go_to(DATASETS, **{DATASET_PARAM: train.dataset_id})

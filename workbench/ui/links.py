@@ -12,7 +12,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from workbench.records import Run
-from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, RUN_PARAM, VARIANTS_PARAM
+from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, ONLY_PARAM, QUEUE_PARAM, RUN_PARAM, VARIANTS_PARAM
 
 ROOT = Path(__file__).resolve().parents[2]
 ICON = Path(__file__).with_name("icon.svg")
@@ -26,6 +26,9 @@ RUNS = f"{PAGES}/train/runs.py"
 MODELS = f"{PAGES}/train/models.py"
 PLAYGROUND = f"{PAGES}/compare/playground.py"
 PROMPT_SETS = f"{PAGES}/compare/prompt_sets.py"
+DEMO = f"{PAGES}/share/demo.py"
+RANK = f"{PAGES}/rank/rank.py"
+LEADERBOARD = f"{PAGES}/rank/leaderboard.py"
 
 
 class PageEntry(NamedTuple):
@@ -52,7 +55,19 @@ SECTIONS: dict[str, tuple[PageEntry, ...]] = {
         PageEntry(PLAYGROUND, "Playground", "forum", "playground", "Ask several variants the same thing at once."),
         PageEntry(PROMPT_SETS, "Prompt sets", "checklist", "prompt-sets", "Answer a whole set of prompts at once."),
     ),
+    "Rank": (
+        PageEntry(RANK, "Rank", "social_leaderboard", "rank", "Put answers in order, blind and by keyboard."),
+        PageEntry(
+            LEADERBOARD, "Leaderboard", "leaderboard", "leaderboard", "What the rankings say so far."
+        ),
+    ),
+    "Share": (PageEntry(DEMO, "Demo", "co_present", "demo", "A page for others, side by side or blind with a vote."),),
 }
+
+
+def rank_only() -> bool:
+    """Whether the address is a rater's link, which shows nothing but Rank."""
+    return bool(st.query_params.get(ONLY_PARAM))
 
 
 def has_page(path: str) -> bool:
@@ -116,3 +131,8 @@ def clone_query(run: Run) -> dict[str, str]:
 def variants_query(*variant_ids: str) -> dict[str, str]:
     """Query parameters of a Playground with these variants side by side."""
     return {VARIANTS_PARAM: ",".join(variant_ids)}
+
+
+def queue_query(queue_id: str) -> dict[str, str]:
+    """Query parameters of a queue's page, or of its leaderboard."""
+    return {QUEUE_PARAM: queue_id}

@@ -103,7 +103,8 @@ def _known_fields(config_class: type[RunConfig], draft: object) -> dict[str, Any
 
 def _data_and_model(ws: Workspace, config_class: type[RunConfig], key: str) -> dict[str, Any]:
     fields, values = config_class.model_fields, {}
-    names = [item.name for item in ws.datasets(kind="instructions")]
+    filled = dataset_store.version_counts(ws.store)
+    names = [item.name for item in ws.datasets(kind="instructions") if item.id in filled]
     models = ws.models()
     grid = st.grid(2, min_column_width=200)
     if "dataset" in fields:

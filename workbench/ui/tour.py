@@ -52,19 +52,16 @@ def _part_state(part: Run | None, done: bool, tour: Run) -> tuple[str, str]:
 
 
 def show_findings(tour: Run) -> None:
-    """What a finished tour found: the held-out shares with their intervals and a few answers side by side."""
-    shares = _intervals(tour.result.get("held_out"))
+    """What a finished tour found: held-out figures with their intervals and a few answers side by side.
+
+    The figures are shares that kept the kit's rules; mean chrF where the kit has no rules to keep.
+    """
+    shares, means = _intervals(tour.result.get("held_out")), _intervals(tour.result.get("chrf"))
     variants = tour.result.get("variants")
     if shares:
-        st.subheader("Answers that follow the instruction, on held-out prompts")
-        n = next(iter(shares.values())).n
-        words = [f"{name} {item.value:.0%} ({item.low:.0%} to {item.high:.0%})" for name, item in shares.items()]
-        st.caption(f"{'; '.join(words)}. Shares of {n} prompts, 95 % Wilson intervals.")
-        charts.show(
-            charts.interval_figure(shares, "answers that follow every rule", share=True),
-            key=f"tour.shares.{tour.id}",
-            alt=f"Share of answers that follow every rule: {'; '.join(words)}",
-        )
+        _show_shares(tour, shares)
+    elif means:
+        _show_means(tour, means)
     if isinstance(variants, dict) and {"base", "tuned"} <= variants.keys():
         query = variants_query(str(variants["base"]), str(variants["tuned"]))
         link_to(PLAYGROUND, "Ask both something yourself", icon="compare_arrows", **query)
@@ -72,6 +69,30 @@ def show_findings(tour: Run) -> None:
     for item in answers if isinstance(answers, list) else []:
         if isinstance(item, dict):
             _show_answers(item)
+
+
+def _show_shares(tour: Run, shares: Mapping[str, Interval]) -> None:
+    st.subheader("Answers that follow the instruction, on held-out prompts")
+    n = next(iter(shares.values())).n
+    words = [f"{name} {item.value:.0%} ({item.low:.0%} to {item.high:.0%})" for name, item in shares.items()]
+    st.caption(f"{'; '.join(words)}. Shares of {n} prompts, 95 % Wilson intervals.")
+    charts.show(
+        charts.interval_figure(shares, "answers that follow every rule", share=True),
+        key=f"tour.shares.{tour.id}",
+        alt=f"Share of answers that follow every rule: {'; '.join(words)}",
+    )
+
+
+def _show_means(tour: Run, means: Mapping[str, Interval]) -> None:
+    st.subheader("How close answers come to the references, on held-out prompts")
+    n = next(iter(means.values())).n
+    words = [f"{name} {item.value:.1f} ({item.low:.1f} to {item.high:.1f})" for name, item in means.items()]
+    st.caption(f"{'; '.join(words)}. Mean chrF from 0 to 100 over {n} prompts, 95 % bootstrap intervals.")
+    charts.show(
+        charts.interval_figure(means, "mean chrF against the reference"),
+        key=f"tour.chrf.{tour.id}",
+        alt=f"Mean chrF against the reference: {'; '.join(words)}",
+    )
 
 
 def _show_answers(item: Mapping[str, Any]) -> None:
@@ -85,10 +106,11 @@ def _show_answers(item: Mapping[str, Any]) -> None:
 
 
 def _intervals(shares: object) -> dict[str, Interval]:
+    """By shown name, the figures that there are: a kit without a rule scorer has no share."""
     if not isinstance(shares, dict):
         return {}
     return {
         name.capitalize(): Interval(value=item["share"], low=item["low"], high=item["high"], n=item["n"])
         for name, item in shares.items()
-        if isinstance(item, dict)
+        if isinstance(item, dict) and item.get("share") is not None
     }

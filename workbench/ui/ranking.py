@@ -1,0 +1,192 @@
+"""The desk where a person ranks: the component in the browser, and what the server does with what it sends.
+
+The browser sends all that is not confirmed yet, in order, each entry under a nonce; here every entry is done once and
+confirmed, and the next few items go back. So a rerun that Streamlit drops or a page that is closed costs nothing.
+Nothing that is sent says who wrote an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from workbench.api import Workspace
+from workbench.errors import WorkbenchError
+from workbench.preferences.queues import blind_items
+from workbench.records import RankItem, RankQueue, digest
+from workbench.store import rank_window, rankings
+from workbench.ui.errors import shown_errors
+
+WINDOW = 6
+"""Items in a rater's browser at once: enough for fast keys, few enough to leave others some."""
+BACK = 5
+"""Votes of before that Backspace reaches at once; further ones follow."""
+_FOLDER = Path(__file__).with_name("rank_component")
+_VOTE_FIELDS = ("shown", "tiers", "unusable", "all_bad", "skipped", "confidence", "comment", "edited", "seconds")
+
+
+@dataclass
+class DeskMemory:
+    """What a session's desk remembers between two submissions, so that nothing is done or read twice."""
+
+    settled: dict[str, str] = field(default_factory=dict)
+    """What came of the entries that are in the browser's outbox, by nonce."""
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Items as the browser has them, by slot: item and display order."""
+
+
+@cache
+def _component() -> Any:
+    """The component, registered once; its scripts are one module in the browser, in this order."""
+    scripts = [(_FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "outbox.js", "desk.js")]
+    return st.components.v2.component(
+        "workbench_rank",
+        html='<div class="rank"></div>',
+        css=(_FOLDER / "rank.css").read_text(encoding="utf-8"),
+        js="\n".join(scripts),
+    )
+
+
+@st.fragment
+def show_desk(ws: Workspace, queue_id: str, fixed_rater: str, needed: str) -> None:
+    """The desk of a queue.
+
+    Args:
+        ws: the workspace.
+        queue_id: the queue.
+        fixed_rater: the name that the address gives, or empty where the browser knows or asks it.
+        needed: what stands beside the progress.
+    """
+    with shown_errors():
+        key = f"rank.desk.{queue_id}"
+        sent = dict(st.session_state.get(key) or {}).get("outbox") or {}
+        memory = st.session_state.setdefault(f"{key}.memory", DeskMemory())
+        data = serve_desk(ws, queue_id, sent, memory, fixed_rater=fixed_rater)
+        _component()(key=key, data=data | {"needed": needed}, on_outbox_change=_nothing)
+
+
+def _nothing() -> None:
+    """A state of the component is only kept where it has a callback."""
+
+
+def serve_desk(
+    ws: Workspace, queue_id: str, sent: Mapping[str, Any], memory: DeskMemory, *, fixed_rater: str = ""
+) -> dict[str, Any]:
+    """Do what the browser sent and give what it needs next.
+
+    Args:
+        ws: the workspace.
+        queue_id: the queue.
+        sent: `seq`, `rater` and `entries`, as `desk.js` sends them.
+        memory: of this desk; changed in place.
+        fixed_rater: the rater, where the address says so.
+
+    Raises:
+        NotFound: no such queue.
+        Conflict: the queue was put away.
+    """
+    queue = rankings.get_queue(ws.store, queue_id)
+    data: dict[str, Any] = {
+        "queue": queue.id,
+        "seq": int(sent.get("seq") or 0),
+        "rater": None,
+        "rater_fixed": bool(fixed_rater),
+        "guidelines": queue.guidelines,
+        "results": {},
+        "items": [],
+        "history": [],
+        "held_by_others": False,
+        "problem": "",
+    }
+    named = fixed_rater or str(sent.get("rater") or "")
+    if not named.strip():
+        return data
+    try:
+        rater = rankings.check_rater(named)
+    except WorkbenchError as error:
+        return data | {"problem": _sentence(error)}
+    results = {}
+    for entry in sent.get("entries") or ():
+        nonce = str(entry.get("nonce"))
+        known = memory.settled.get(nonce)
+        results[nonce] = do_entry(ws, rater, entry) if known is None else known
+    memory.settled = results
+    return data | {"rater": rater, "results": results} | _window(ws, queue, rater, memory)
+
+
+def do_entry(ws: Workspace, rater: str, entry: Mapping[str, Any]) -> str:
+    """Do one entry of the outbox, once however often it comes.
+
+    Returns:
+        Why it was refused, or nothing.
+    """
+    nonce = str(entry.get("nonce"))
+    try:
+        if entry.get("kind") == "undo":
+            rank_window.undo_ranking(ws.store, rater, str(entry.get("target")))
+        else:
+            fields = {name: entry[name] for name in _VOTE_FIELDS if name in entry}
+            rankings.submit_ranking(ws.store, str(entry.get("item")), rater, nonce=nonce, **fields)
+    except WorkbenchError as error:
+        return _sentence(error)
+    except (TypeError, ValueError):
+        return "This browser sent something that is no ranking. Reload the page."
+    return ""
+
+
+def _window(ws: Workspace, queue: RankQueue, rater: str, memory: DeskMemory) -> dict[str, Any]:
+    handed = rank_window.next_items(ws.store, queue.id, rater, WINDOW)
+    votes = rank_window.last_votes(ws.store, queue.id, rater, BACK)
+    progress = rankings.queue_progress(ws.store, queue.id, rater)
+    pairs = [(each.item, each.shown) for each in handed] + [(item, ranking.shown) for ranking, item in votes]
+    memory.views = _views(ws, pairs, memory.views)
+    return {
+        "items": [memory.views[_slot(each.item, each.shown)] for each in handed],
+        "history": [
+            {"nonce": ranking.nonce, "item": memory.views[_slot(item, ranking.shown)]} for ranking, item in votes
+        ],
+        "progress": {"mine": progress.mine + progress.skipped, "left": progress.left},
+        "held_by_others": not handed and rank_window.others_hold(ws.store, queue.id, rater),
+    }
+
+
+def _slot(item: RankItem, shown: Sequence[str]) -> str:
+    """An item in one order of display: a hidden repeat is another slot, and the browser cannot tell which is which."""
+    return f"{item.id}:{digest(list(shown))[:12]}"
+
+
+def _views(
+    ws: Workspace, pairs: Sequence[tuple[RankItem, Sequence[str]]], known: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Items as the browser gets them: what was asked and the answers' texts, and nothing about who wrote them."""
+    wanted = {_slot(item, shown): (item, shown) for item, shown in pairs}
+    views = {slot: known[slot] for slot in wanted if slot in known}
+    fresh = {slot: pair for slot, pair in wanted.items() if slot not in views}
+    for (slot, (item, shown)), blind in zip(fresh.items(), blind_items(ws.store, list(fresh.values())), strict=True):
+        views[slot] = {
+            "slot": slot,
+            "id": item.id,
+            "prompt": [{"role": turn.role, "content": turn.content} for turn in blind.prompt],
+            "answers": [{"id": each, "text": answer.text} for each, answer in zip(shown, blind.answers, strict=True)],
+            "leak": leak_sentence([answer.letter for answer in blind.answers if answer.names_itself]),
+        }
+    return views
+
+
+def leak_sentence(letters: Sequence[str]) -> str:
+    """The warning about answers that tell who wrote them; empty where none does."""
+    if not letters:
+        return ""
+    who = "Answer " + letters[0] if len(letters) == 1 else "Answers " + ", ".join(letters)
+    tells = "tells" if len(letters) == 1 else "tell"
+    return f"{who} {tells} who may have written it. Judge what is said, not who says it."
+
+
+def _sentence(error: WorkbenchError) -> str:
+    what = error.what[:1].upper() + error.what[1:].rstrip(".") + "."
+    return f"{what} {error.remedy}" if error.remedy else what
