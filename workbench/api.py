@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from workbench.datasets.importing import ImportPreview
     from workbench.datasets.inspecting import InspectedRow
     from workbench.datasets.merging import Change, Choice, Saved
+    from workbench.datasets.purging import PurgeReport
     from workbench.datasets.render import Renderer
     from workbench.datasets.replacing import ReplacePreview
     from workbench.datasets.statistics import Statistics
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from workbench.evaluation.aggregate import AnswerGrid
     from workbench.generation.client import ChatClient, StreamHandle
     from workbench.runs.engines import Endpoint
+    from workbench.runs.reproduce import Finding, Manifest
+    from workbench.store.lineage import Lineage
     from workbench.training.forecast import Forecast
 
 
@@ -142,7 +145,8 @@ class Workspace:
 
         record = self.model(model)
         if record.path is None:
-            raise RunProblem("the model is not ready yet", value=record.name, remedy="Wait for its run to finish.")
+            remedy = "Wait for its run to finish, or start it: `workbench models add bundled`, or the Models page."
+            raise RunProblem("the model is not ready yet", value=record.name, remedy=remedy)
         return load_renderer(Path(record.path))
 
     def inspect(self, payload: Payload, model: str) -> list[InspectedRow]:
@@ -181,6 +185,16 @@ class Workspace:
         from workbench.datasets.merging import save_changes
 
         return save_changes(self.store, self.dataset(dataset).id, changes, choices=choices, message=message)
+
+    def revert(self, dataset: str, number: int | None = None, *, message: str = "") -> Version:
+        """Bring an older version's rows back as a new version; those of the one before the newest when None."""
+        from workbench.datasets.merging import revert_version
+
+        versions = self.versions(dataset)
+        if number is None and len(versions) < 2:
+            raise UsageError("there is no version before the newest", place=dataset, remedy="Nothing to go back to.")
+        wanted = versions[1].number if number is None else number
+        return revert_version(self.store, self.version(f"{self.dataset(dataset).id}@{wanted}"), message=message)
 
     def preview_replacement(self, reference: str, find: str, replace: str = "", **options: Any) -> ReplacePreview:
         """What find and replace would change in a version, text by text; nothing is stored.
@@ -461,6 +475,98 @@ class Workspace:
 
         return write_report(self.store, run_store.get_run(self.store, run_id), Path(path))
 
+    # Share -----------------------------------------------------------------------------------------------------
+
+    def export(self, variant: str, form: str = "adapter_zip", *, name: str | None = None, **options: Any) -> Run:
+        """Put a variant into a form others can use, in the background, and check that it answers as before.
+
+        Args:
+            variant: name or id.
+            form: adapter_zip, merged, ollama or hub.
+            name: shown name of the run.
+            options: other fields of `ExportConfig`.
+
+        Raises:
+            UsageError: variant, form and place do not go together.
+            Conflict: something is at the place already.
+        """
+        from workbench.evaluation.export_run import FORMS, ExportConfig, check_export
+        from workbench.runs.kinds import parse_config
+
+        chosen = self.variant(variant)
+        if options.get("folder"):
+            options["folder"] = str(Path(options["folder"]).expanduser().resolve())  # the run works in another folder
+        config = parse_config("export", {"variant": chosen.id, "form": form, **options})
+        if isinstance(config, ExportConfig):
+            check_export(self.store, self.settings, config)
+        return self.launch("export", config, name=name or f"{FORMS.get(form, form)}: {chosen.name}"[:200])
+
+    def lineage(self, reference: str) -> Lineage:
+        """What a variant, run, dataset version, model or queue was made from, and what was made from it."""
+        from workbench.store.lineage import trace
+
+        return trace(self.store, reference)
+
+    def manifest(self, variant: str) -> Manifest:
+        """Everything an adapter was made from, as needed to make it again."""
+        from workbench.runs.reproduce import make_manifest
+
+        return make_manifest(self.store, self.variant(variant))
+
+    def check_manifest(self, manifest: Manifest | Path | str) -> list[Finding]:
+        """What a manifest needs and is missing here, and what differs from when the adapter was made."""
+        from workbench.runs.reproduce import check_manifest
+
+        return check_manifest(self.store, _as_manifest(manifest))
+
+    def reproduce(self, manifest: Manifest | Path | str) -> Run:
+        """Launch the run that makes a manifest's adapter again.
+
+        Raises:
+            NotFound: base or data is not here.
+        """
+        from workbench.runs.reproduce import reproduce
+
+        return reproduce(self.store, _as_manifest(manifest))
+
+    def delete_dataset(self, name_or_id: str) -> None:
+        """Delete a dataset that nothing refers to, for good."""
+        from workbench.store.deletion import delete_dataset
+
+        delete_dataset(self.store, name_or_id)
+
+    def delete_version(self, reference: str) -> None:
+        """Delete a version that nothing refers to, for good."""
+        from workbench.store.deletion import delete_version
+
+        delete_version(self.store, self.version(reference).id)
+
+    def delete_variant(self, name_or_id: str) -> None:
+        """Delete a variant that nothing refers to, with its adapter, for good."""
+        from workbench.store.deletion import delete_variant
+
+        delete_variant(self.store, name_or_id)
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run whose results nothing refers to, with its folder, for good."""
+        from workbench.store.deletion import delete_run
+
+        delete_run(self.store, self.run(run_id).id)
+
+    def delete_server(self, name_or_id: str) -> None:
+        """Delete a remote server without variants, and forget its key."""
+        from workbench.generation.servers import save_server_key
+        from workbench.store.deletion import delete_server
+
+        save_server_key(self.settings, delete_server(self.store, name_or_id), "")
+
+    def purge_row(self, dataset: str, row_id: str) -> PurgeReport:
+        """Remove a person's row from every version, answer, ranking, log and draft, and leave a mark."""
+        from workbench.datasets.purging import purge_row
+
+        self.runs(limit=1)  # what vanished is no longer at work
+        return purge_row(self.store, dataset, row_id)
+
     # The tour --------------------------------------------------------------------------------------------------
 
     def tour(self, *, quick: bool = False, **options: Any) -> Run:
@@ -526,6 +632,12 @@ def as_sampling(settings: Mapping[str, Any]) -> Sampling:
         return Sampling(**settings)
     except ValidationError as error:
         raise config_problem(error) from error
+
+
+def _as_manifest(manifest: Manifest | Path | str) -> Manifest:
+    from workbench.runs.reproduce import Manifest, read_manifest
+
+    return manifest if isinstance(manifest, Manifest) else read_manifest(Path(manifest))
 
 
 def find_variant(workspace: Workspace, name_or_id: str) -> Variant:

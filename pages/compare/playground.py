@@ -17,6 +17,7 @@ from workbench.ui.playground import (
     show_settings,
     take_problem,
 )
+from workbench.ui.rank_playground import show_rank_these
 from workbench.ui.store import workspace
 from workbench.ui.streams import STREAMS
 from workbench.ui.turns import show_stop, show_turns
@@ -61,6 +62,8 @@ else:
     with shown_errors():
         conversation = follow_choice(ws, conversation, picked, answers)
     show_turns(ws, conversation, everyone, answers, sampling)
+    if not STREAMS.live(conversation.id):
+        show_rank_these(ws, conversation, answers)
     show_differences(conversation, everyone, answers)
 
 live = conversation is not None and STREAMS.live(conversation.id)

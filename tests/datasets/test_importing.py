@@ -11,11 +11,12 @@ import pytest
 from workbench.datasets import importing
 from workbench.datasets.importing import ImportConfig, import_file, preview
 from workbench.datasets.segments import Staging
+from workbench.datasets.starter import install_kit
 from workbench.datasets.versions import iter_rows, read_page
 from workbench.errors import Conflict, DataProblem, Stopped, StoreProblem, UsageError
 from workbench.job import RecordingJob
 from workbench.records import Example, utc_now
-from workbench.store.datasets import create_dataset, get_version, latest_version, list_datasets, update_dataset
+from workbench.store.datasets import create_dataset, get_version, list_datasets, update_dataset
 
 
 @pytest.fixture
@@ -124,8 +125,7 @@ def test_a_full_disk_is_told_and_nothing_is_stored(store, job, tmp_path, monkeyp
         patch.setattr(Staging, "path", lambda self, name: Path("/dev/full"))
         with pytest.raises(StoreProblem, match="disk is full"):
             import_file(ImportConfig(source=path, dataset="mine"), job)
-    assert [dataset.name for dataset in list_datasets(store)] in ([], ["mine"])
-    assert all(latest_version(store, dataset.id) is None for dataset in list_datasets(store))
+    assert list_datasets(store) == []
     assert import_file(ImportConfig(source=path, dataset="mine"), job)["rows"] == 10
 
 
@@ -146,6 +146,22 @@ def test_a_dataset_of_another_kind_or_put_away_is_refused(store, job, tmp_path):
     update_dataset(store, dataset.id, archived_at=utc_now())
     with pytest.raises(Conflict, match="put away"):
         import_file(ImportConfig(source=path, dataset="mine"), job)
+
+
+def test_an_import_that_fails_at_its_last_step_leaves_no_empty_dataset_of_its_own(store, job, tmp_path, monkeypatch):
+    path = write(tmp_path / "a.jsonl", alpaca(3))
+    create_dataset(store, "mine", "instructions")
+
+    def refuse(*_, **__):
+        raise StoreProblem("the disk is full")
+
+    monkeypatch.setattr(Staging, "publish", refuse)
+    for name in ("mine", "other"):
+        with pytest.raises(StoreProblem, match="full"):
+            import_file(ImportConfig(source=path, dataset=name), job)
+    with pytest.raises(StoreProblem, match="full"):
+        install_kit(store, "assistant")
+    assert [found.name for found in list_datasets(store)] == ["mine"]
 
 
 def test_the_kind_of_an_existing_dataset_decides_between_readings(store, job, tmp_path):

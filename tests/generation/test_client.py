@@ -95,6 +95,14 @@ def test_refusals_are_told_in_words_without_the_key(status: int, message: str, w
             assert KEY not in str(problem.value) and KEY not in repr(asked)
 
 
+def test_the_local_engines_own_remedy_is_told_once_and_without_the_key() -> None:
+    body = {"message": f"it is bad. Mend it {KEY}.", "code": "invalid_prompt", "remedy": f"Mend it {KEY}."}
+    with ScriptedServer(says(400, {"error": body})) as server, pytest.raises(GenerationProblem) as problem:
+        client(server).complete(ASK, Sampling())
+    assert problem.value.what == "the server refused the request: it is bad."
+    assert problem.value.remedy == "Mend it …."
+
+
 def test_a_server_that_is_not_there_and_one_that_is_slow_are_told_apart() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

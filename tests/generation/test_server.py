@@ -282,8 +282,13 @@ def test_an_adapter_whose_files_change_is_loaded_anew_with_a_new_fingerprint(ser
     own = client.complete(QUESTION, sampling)
     assert own.fingerprint not in (before.fingerprint, after.fingerprint) and own.text != after.text
     (folder / "adapter_model.safetensors").write_bytes(b"gone")
-    with pytest.raises(GenerationProblem, match="refused the request"):
+    with pytest.raises(GenerationProblem, match="the model cannot be used: .*not a safetensors file") as problem:
         client.complete(QUESTION, sampling)
+    assert problem.value.remedy.startswith("Fetch the file again") and "Fetch" not in problem.value.what
+    shutil.rmtree(folder)
+    with pytest.raises(GenerationProblem, match="the adapter's folder is gone") as problem:
+        client.complete(QUESTION, sampling)
+    assert problem.value.remedy == "Put it back, or clone the run that made it."
 
 
 def test_idleness_ends_the_run_and_takes_the_endpoint_away(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_a_model_is_not_added_twice_and_a_name_not_given_twice(folder: Path, tmp
     assert model_store.get_model(job.store, "my model 2").path == str(other)
 
 
+def test_a_model_whose_folder_has_gone_can_be_added_again(folder: Path, tmp_path: Path, job: RecordingJob) -> None:
+    added = add_model(AddModelConfig(source=ModelSource.LOCAL, reference=str(folder)), job)
+    folder.rename(tmp_path / "away")
+    with pytest.raises(ModelProblem, match="no such folder"):
+        add_model(AddModelConfig(source=ModelSource.LOCAL, reference=str(folder)), job)
+    (tmp_path / "away").rename(folder)
+    model_store.update_model(job.store, added["model_id"], path=str(tmp_path / "away"))
+    assert add_model(AddModelConfig(source=ModelSource.LOCAL, reference=str(folder)), job)["path"] == str(folder)
+
+
 def test_an_archived_model_comes_back_when_it_is_added_again(folder: Path, job: RecordingJob) -> None:
     first = add_model(_local(folder), job)
     model_store.update_model(job.store, first["model_id"], archived_at=model_store.utc_now())

@@ -124,6 +124,30 @@ def test_a_version_made_on_an_old_state_is_refused_with_what_came_in_between(sto
         dataset_store.find_version(store, "d@7")
 
 
+def test_a_database_damaged_in_the_middle_is_told_in_words(settings: Settings):
+    open_store(settings).close()
+    path = settings.home / "workbench.db"
+    content = bytearray(path.read_bytes())
+    content[100:-100:7] = b"\xbe" * len(content[100:-100:7])
+    path.write_bytes(content)
+    with pytest.raises(StoreProblem, match="not a usable database"):
+        open_store(settings)
+
+
+def test_a_database_of_a_newer_release_is_left_alone(settings: Settings):
+    open_store(settings).close()
+    with sqlite3.connect(settings.home / "workbench.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StoreProblem, match="newer workbench.*9999"):
+        open_store(settings)
+
+
+def test_an_address_that_is_none_is_told_in_words(tmp_path: Path):
+    with pytest.raises(StoreProblem, match="WORKBENCH_DB"):
+        open_store(Settings(home=tmp_path, db="foo"))
+
+
 def test_the_database_is_in_wal_mode(store: Store):
     with sqlite3.connect(store.settings.home / "workbench.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -25,6 +25,7 @@ COMMANDS = {
     "app": ("workbench.cli.serving:app_command", "Start the app in the browser."),
     "tour": ("workbench.cli.touring:tour", "See it all once: data, training, base and tuned answers, figures."),
     "data": ("workbench.cli.data:data", "Import, look at and export datasets."),
+    "craft": ("workbench.cli.crafting:craft", "Write, edit, delete and replace rows by hand."),
     "train": ("workbench.cli.training:train", "Fine-tune in the background."),
     "runs": ("workbench.cli.runs:runs", "Watch, stop, resume and clone background runs."),
     "models": ("workbench.cli.models:models", "Base models, adapters and variants."),
@@ -35,6 +36,8 @@ COMMANDS = {
     "serve": ("workbench.cli.serving:serve", "Start a model's engine and tell where it listens."),
     "demo": ("workbench.cli.showing:demo", "Start and stop a page for visitors: side by side and blind votes."),
     "report": ("workbench.cli.showing:report", "Write answers to a prompt set as one HTML file."),
+    "export": ("workbench.cli.sharing:export", "Write an adapter, merged weights, an Ollama folder or a hub repository."),
+    "lineage": ("workbench.cli.sharing:lineage", "What came from what; make an adapter again; purge a row."),
     "doctor": ("workbench.cli.doctor:doctor", "Check this machine and this installation."),
 }
 """Each command: `module:name` of what it is, and its line in the help."""

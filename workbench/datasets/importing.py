@@ -11,7 +11,7 @@ import csv
 import json
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -27,7 +27,7 @@ from workbench.datasets.versions import VersionWriter
 from workbench.errors import Conflict, DataProblem, NotFound, UsageError
 from workbench.records import Dataset, DatasetKind, Payload, Record, RunConfig, Version
 from workbench.store.database import Store
-from workbench.store.datasets import check_name, create_dataset, get_dataset, latest_version
+from workbench.store.datasets import check_name, create_dataset, get_dataset, latest_version, withdrawn_on_failure
 
 if TYPE_CHECKING:
     from workbench.job import Job
@@ -259,13 +259,16 @@ def import_file(config: ImportConfig, job: Job) -> dict[str, Any]:
         if bad.count and (not config.keep_good or not writer.rows):
             raise _refusal(config, bad, writer.rows)
         job.progress("storing", done=writer.rows, note="")
+        whole: AbstractContextManager[None] = nullcontext()
         if dataset is None:
             dataset = create_dataset(job.store, config.dataset, reading.format.kind, description=config.description)
-        version = writer.commit(
-            dataset.id,
-            message=f"Imported {source.path.name}",
-            provenance=_provenance(config, source, reading, bad, job),
-        )
+            whole = withdrawn_on_failure(job.store, dataset.id)
+        with whole:
+            version = writer.commit(
+                dataset.id,
+                message=f"Imported {source.path.name}",
+                provenance=_provenance(config, source, reading, bad, job),
+            )
     return {
         "dataset_id": dataset.id,
         "version_id": version.id,

@@ -1,7 +1,7 @@
 """How edits become a version, and how two people's edits come together, row by row.
 
 `Edits` says what one person did to one version. Saved over a newer version, a row that only one side touched is taken
-as it is; one that both changed is a conflict for a person to settle. Neither side's words are dropped without their say.
+as it is; one that both changed is a conflict for a person to settle, so that no words are dropped without a say.
 Writing the version is left to `versions`, the rules of a row to `editing`.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 from workbench.datasets.editing import require_sound
 from workbench.datasets.payloads import decode_payload, encode_payload
-from workbench.datasets.versions import edit_version, iter_encoded, write_version
+from workbench.datasets.versions import VersionWriter, edit_version, iter_encoded, write_version
 from workbench.errors import Conflict, NotFound, UsageError
 from workbench.records import Payload, Record, Version
 from workbench.store.database import Store
@@ -284,3 +284,28 @@ def _write(store: Store, dataset_id: str, latest: Version | None, edits: Edits, 
     return edit_version(
         store, latest, replaced=edits.replaced, removed=edits.removed, appended=edits.appended, message=message
     )
+
+
+def revert_version(store: Store, version: Version, *, message: str = "") -> Version:
+    """Bring the rows of an older version back as the newest, under their own ids; what lies between is kept.
+
+    Args:
+        store: the store.
+        version: the version whose rows are wanted.
+        message: what changed; names the version where empty.
+
+    Returns:
+        The new version; the newest one where it says the same already.
+
+    Raises:
+        Conflict: somebody else added a version meanwhile.
+        StoreProblem: the disk or the database refuses; nothing is stored.
+    """
+    latest = latest_version(store, version.dataset_id)
+    if latest is None or latest.content_hash == version.content_hash:
+        return latest or version
+    with VersionWriter(store, parent=latest, match=False) as writer:
+        for row_id, row_hash, text in iter_encoded(store, version):
+            writer.add_encoded(text, row_hash, row_id)
+        words = message.strip() or f"Back to version {version.number}"
+        return writer.commit(version.dataset_id, message=words, provenance={"reverted_to": version.id})

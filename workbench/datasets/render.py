@@ -451,9 +451,11 @@ def load_renderer(folder: str | Path) -> Renderer:
 
     folder = Path(folder)
     path = folder / "tokenizer.json"
+    if not folder.is_dir():
+        raise ModelProblem("the model's folder is gone", value=str(folder), remedy="Put it back, or add it again.")
     if not path.is_file():
         raise ModelProblem(
-            "The model has no tokenizer.json",
+            "the model has no tokenizer.json",
             place=str(folder),
             remedy="Add the model again: adding converts its tokenizer.",
         )

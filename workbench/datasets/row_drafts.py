@@ -24,6 +24,8 @@ from workbench.store.drafts import change_draft, drop_drafts, list_drafts, load_
 
 Group = Literal["turns", "chosen", "rejected"]
 PREFIX = "craft"
+NEW = "new-"
+"""How row keys begin of rows that no version has yet."""
 MOST_CHANGES = 2_000
 """Changes that one draft collects; larger bulk edits are saved as a version of their own."""
 
@@ -109,25 +111,30 @@ def blank_row(kind: DatasetKind) -> RowDraft:
 
 def draft_row(payload: Payload) -> RowDraft:
     """A stored row as the editor's fields hold it."""
-    meta = {"meta": payload.meta, "tags": tags_of(payload.meta)}
+    meta, tags = payload.meta, tags_of(payload.meta)
     if isinstance(payload, Preference):
-        parts = {"turns": payload.prompt, "chosen": payload.chosen, "rejected": payload.rejected}
-        turns = {name: tuple(map(draft_turn, messages)) for name, messages in parts.items()}
-        return RowDraft(**turns, weight=payload.weight, **meta)
-    turns = {"turns": tuple(map(draft_turn, payload.messages))}
+        return RowDraft(
+            turns=_draft_turns(payload.prompt, "t"), chosen=_draft_turns(payload.chosen, "c"),
+            rejected=_draft_turns(payload.rejected, "r"), weight=payload.weight, meta=meta, tags=tags,
+        )  # fmt: skip
     tools = payload.tools if isinstance(payload, Example) else None
     reference = payload.reference if isinstance(payload, Prompt) else None
-    return RowDraft(**turns, tools=_as_text(tools), reference=reference, **meta)
+    turns = _draft_turns(payload.messages, "t")
+    return RowDraft(turns=turns, tools=_as_text(tools), reference=reference, meta=meta, tags=tags)
 
 
-def draft_turn(message: Message) -> TurnDraft:
-    """A stored turn as the editor's fields hold it."""
-    return TurnDraft(
-        role=message.role,
-        content=message.content,
-        name=message.name,
-        tool_call_id=message.tool_call_id,
-        tool_calls=_as_text(message.tool_calls),
+def _draft_turns(messages: Iterable[Message], prefix: str) -> tuple[TurnDraft, ...]:
+    # Keys by place: a row that is only looked at must give the same fields each time.
+    return tuple(
+        TurnDraft(
+            key=f"{prefix}{number}",
+            role=message.role,
+            content=message.content,
+            name=message.name,
+            tool_call_id=message.tool_call_id,
+            tool_calls=_as_text(message.tool_calls),
+        )
+        for number, message in enumerate(messages)
     )
 
 
@@ -292,7 +299,9 @@ def as_changes(
     changes: dict[str, Change] = {}
     unfinished: dict[str, list[Problem]] = {}
     for key, item in drafts.items():
-        row_id = None if item.action == "new" else key
+        row_id = None if key.startswith(NEW) else key
+        if item.action == "delete" and key.startswith(NEW):
+            continue
         if item.action == "delete" or item.row is None:
             changes[key] = Change(row_id=row_id, base_id=item.base_id)
             continue

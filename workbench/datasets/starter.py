@@ -19,7 +19,7 @@ from workbench.datasets.versions import write_version
 from workbench.errors import DataProblem, NotFound
 from workbench.records import Dataset, DatasetKind, Example, Message, Payload, Prompt, Record, Role, Version
 from workbench.store.database import Store
-from workbench.store.datasets import create_dataset, get_dataset, latest_version
+from workbench.store.datasets import create_dataset, get_dataset, latest_version, withdrawn_on_failure
 
 KITS_FOLDER = Path(__file__).parent / "kits"
 CONTENT_COLUMNS = ("instruction", "response", "messages", "reference")
@@ -103,7 +103,8 @@ def _install(
     if version is not None:
         return version
     provenance = {"kit": kit.name, "file": file.name}
-    return write_version(store, dataset.id, _payloads(file, payload), message="Starter kit", provenance=provenance)
+    with withdrawn_on_failure(store, dataset.id):
+        return write_version(store, dataset.id, _payloads(file, payload), message="Starter kit", provenance=provenance)
 
 
 def _find_or_create(store: Store, kit: Kit, title: str, kind: DatasetKind) -> Dataset:

@@ -17,6 +17,7 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
 from workbench.demo.arena import CHOICES, Arena
 from workbench.demo.compare import Asker, Pane, told_waiting
@@ -30,9 +31,12 @@ MOST_VISITORS = 100_000
 ANSWER_LINES = 24
 CSS = """
 footer { display: none !important; }
-#demo-status textarea, #arena-status textarea { border: none; background: transparent; box-shadow: none; padding: 0; }
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-@media (max-width: 640px) { .gradio-container { padding: 8px !important; } .votes button { min-height: 48px; } }
+.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
+.status, .status textarea { border: none !important; background: transparent !important; box-shadow: none !important; }
+@media (max-width: 640px) {
+  .gradio-container main { padding: 16px 12px !important; }
+  .votes button { min-height: 48px; }
+}
 """
 
 
@@ -169,7 +173,7 @@ def visitor_of(request: gr.Request) -> str:
     return str(request.session_hash or client_of(request))
 
 
-def build(desk: Desk) -> gr.Blocks:
+def build(desk: Desk) -> Any:
     """The page.
 
     Args:
@@ -217,13 +221,14 @@ def _answer_box(label: str) -> Any:
     return gr.Textbox(label=label, lines=6, max_lines=ANSWER_LINES, interactive=False, min_width=280, buttons=["copy"])
 
 
-def _status(name: str) -> Any:
-    return gr.Textbox(label="Status", elem_id=name, container=False, interactive=False, lines=1, max_lines=4)
+def _status() -> Any:
+    look: dict[str, Any] = {"container": False, "elem_classes": ["status"], "lines": 1, "max_lines": 4}
+    return gr.Textbox(label="Status", interactive=False, **look)
 
 
 def _compare(desk: Desk) -> None:
     prompt, ask, stop = _question(desk, "Ask")
-    status = _status("demo-status")
+    status = _status()
     with gr.Row():
         boxes = [_answer_box(variant.name) for variant in desk.variants]
 
@@ -247,7 +252,7 @@ def _compare(desk: Desk) -> None:
 
 def _arena(desk: Desk) -> None:
     prompt, ask, stop = _question(desk, "Ask two of them")
-    status = _status("arena-status")
+    status = _status()
     with gr.Row():
         boxes = [_answer_box("Answer A"), _answer_box("Answer B")]
     with gr.Row(elem_classes=["votes"]):
@@ -285,4 +290,4 @@ def _arena(desk: Desk) -> None:
     stop.click(None, cancels=[asked], api_visibility="private")
     for button in buttons:
         button.click(press, [button], [*boxes, status, *buttons], **quiet)
-    gr.api(vote, api_name="vote", concurrency_limit=None)
+    api(vote, api_name="vote", concurrency_limit=None)

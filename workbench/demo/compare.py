@@ -158,12 +158,10 @@ class Asker:
 
     def _connect(self, variant: Variant) -> ChatClient:
         base_url, key, model = self._job.variant_endpoint(variant)
-        local = variant.server_id is None
-        capabilities = {} if variant.server_id is None else self._capabilities(variant.server_id)
-        return ChatClient(base_url, key, model, variant, verified=local, capabilities=capabilities)
-
-    def _capabilities(self, server_id: str) -> dict[str, object]:
-        return dict(model_store.get_server(self._job.store, server_id).capabilities)
+        if variant.server_id is None:
+            return ChatClient(base_url, key, model, variant, verified=True)
+        server = model_store.get_server(self._job.store, variant.server_id)
+        return ChatClient(base_url, key, model, variant, capabilities=server.capabilities)
 
 
 def told_waiting(panes: Sequence[Pane], began: float) -> str:

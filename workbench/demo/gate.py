@@ -1,8 +1,9 @@
 """What stands before Gradio: the few addresses a demo needs, small requests only, few of them, and a content policy.
 
 Gradio serves much that a demo has no use for: uploads, files, a proxy, monitoring, log-out of everybody. The gate lets
-through what the page and `gradio_client` call and nothing else, so none of that has to be trusted. Which questions are
-taken is left to `workbench.demo.limits`; the gate's own limits only stop floods.
+through what the page and `gradio_client` call and nothing else, so none of that has to be trusted. Where there is a
+password, whoever has not given it gets a page that asks for it and nothing more: Gradio's own would tell the names of
+the models. Which questions are taken is left to `workbench.demo.limits`; the gate's own limits only stop floods.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from workbench.demo.limits import Rates
@@ -36,6 +38,35 @@ HEADERS = (
 )
 
 
+LOGIN = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Password</title><style>
+:root { color-scheme: light dark; }
+body { font: 17px/1.5 ui-sans-serif, system-ui, sans-serif; display: grid; place-items: center; min-height: 90vh;
+  margin: 0; padding: 0 20px; }
+form { display: grid; gap: 12px; width: min(340px, 100%); }
+input, button { font: inherit; padding: 12px; border-radius: 8px; border: 1px solid #7a8a88; min-width: 0; }
+button { background: #0F766E; color: #fff; border: 0; font-weight: 600; cursor: pointer; }
+[role=alert] { min-height: 1.5em; margin: 0; }
+</style></head><body><form method="post" action="login">
+<label for="password">This demo asks for the password that came with its address.</label>
+<input type="hidden" name="username" value="visitor">
+<input id="password" name="password" type="password" autocomplete="current-password" required autofocus>
+<button>Enter</button><p role="alert"></p></form><script>
+const form = document.querySelector('form'), note = document.querySelector('[role=alert]');
+form.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  note.textContent = '';
+  try {
+    const answer = await fetch('login', {method: 'POST', body: new URLSearchParams(new FormData(form))});
+    if (answer.ok) { location.reload(); return; }
+    note.textContent = answer.status === 429 ? (await answer.json()).detail : 'That is not the password.';
+  } catch { note.textContent = 'The demo does not answer. It may have ended.'; }
+});
+</script></body></html>
+"""
+
+
 class Gate:
     """Lets requests through to Gradio, or answers them itself.
 
@@ -44,10 +75,20 @@ class Gate:
         hosts: values of the Host header that are served; None serves all.
         largest: most bytes of a request's body.
         posts: most requests of one address in a minute that start something.
+        signed_in: whether cookies are those of somebody who gave the password; None where there is none.
     """
 
-    def __init__(self, app: Any, *, hosts: set[str] | None, largest: int, posts: int) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *,
+        hosts: set[str] | None,
+        largest: int,
+        posts: int,
+        signed_in: Callable[[Mapping[str, str]], bool] | None = None,
+    ) -> None:
         self._app = app
+        self._signed_in = signed_in
         self._hosts = hosts
         self._largest = largest
         self._posts = Rates(posts)
@@ -64,9 +105,28 @@ class Gate:
         refusal = self._refusal(scope)
         if refusal is not None:
             self.refused += refusal[0] in (413, 429)
-            await _answer(send, *refusal)
+            body = json.dumps({"detail": refusal[1]}).encode()
+            await _answer(send, refusal[0], body, b"application/json")
+            return
+        if not self._may_pass(scope):
+            if scope["path"] == "/":
+                await _answer(send, 200, LOGIN.encode(), b"text/html; charset=utf-8")
+            else:
+                await _answer(send, 401, b'{"detail": "Not authenticated"}', b"application/json")
             return
         await self._app(scope, self._bounded(receive), _with_policy(send))
+
+    def _may_pass(self, scope: Scope) -> bool:
+        if self._signed_in is None or scope["path"].rstrip("/") == "/login":
+            return True
+        given = SimpleCookie()
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                try:
+                    given.load(value.decode("latin-1"))
+                except CookieError:
+                    continue
+        return self._signed_in({name: morsel.value for name, morsel in given.items()})
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -116,9 +176,9 @@ def _with_policy(send: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return sender
 
 
-async def _answer(send: Callable[[Any], Any], status: int, words: str) -> None:
-    body = json.dumps({"detail": words}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+async def _answer(send: Callable[[Any], Any], status: int, body: bytes, kind: bytes) -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *HEADERS]
+    headers.append((b"cache-control", b"no-store"))
     if status == 413:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

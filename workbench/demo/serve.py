@@ -11,7 +11,7 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,7 @@ def make_app(desk: Desk, port: int, password: str | None) -> Any:
     """
     import gradio as gr
     from fastapi import FastAPI
+    from starlette.routing import Mount
 
     from workbench.demo.app import CSS, build, make_theme
     from workbench.demo.gate import Gate
@@ -165,7 +166,6 @@ def make_app(desk: Desk, port: int, password: str | None) -> Any:
         footer_links=[],
         run_history=False,
         auth=None if expected is None else knows,
-        auth_message=None if expected is None else "Any user name will do. The password came with the address.",
         show_error=True,
         max_file_size=1,
         ssr_mode=False,
@@ -177,7 +177,19 @@ def make_app(desk: Desk, port: int, password: str | None) -> Any:
     )
     hosts = None if config.beyond_loopback else {f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
     largest = 16_384 + 8 * config.max_prompt_chars
-    return Gate(outer, hosts=hosts, largest=largest, posts=max(60, POSTS_A_QUESTION * config.per_visitor))
+    inner: Any = next(route.app for route in outer.routes if isinstance(route, Mount))
+
+    def signed_in(cookies: Mapping[str, str]) -> bool:
+        names = (f"access-token-{inner.cookie_id}", f"access-token-unsecure-{inner.cookie_id}")
+        return any(cookies.get(name) in inner.tokens for name in names if name in cookies)
+
+    return Gate(
+        outer,
+        hosts=hosts,
+        largest=largest,
+        posts=max(60, POSTS_A_QUESTION * config.per_visitor),
+        signed_in=None if expected is None else signed_in,
+    )
 
 
 async def _serve_until_stopped(desk: Desk, job: Job, listener: socket.socket, password: str | None) -> dict[str, int]:

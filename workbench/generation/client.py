@@ -357,7 +357,7 @@ def problem_in_words(error: Exception, *, place: str, key: str = "") -> Generati
     if isinstance(error, GenerationProblem):
         return error
     what, remedy = "the answer could not be read: " + (str(error) or type(error).__name__), "Ask again."
-    said = _said(error)
+    said, own_remedy = _said(error)
     if isinstance(error, openai.APITimeoutError):
         what, remedy = "the server did not answer in time", "It may be overloaded; try again or ask for less."
     elif isinstance(error, openai.APIConnectionError):
@@ -377,6 +377,8 @@ def problem_in_words(error: Exception, *, place: str, key: str = "") -> Generati
     elif isinstance(error, openai.APIStatusError):
         if error.code == "context_length_exceeded" or "context length" in said.lower() or error.status_code == 413:
             what, remedy = f"the prompt is too long for this model{said}", "Shorten the prompt or the conversation."
+        elif error.code == "model_problem":
+            what, remedy = f"the model cannot be used{said}", "Put its files back, or add it again."
         else:
             what, remedy = f"the server refused the request{said}", "Change the settings that it names."
     elif isinstance(error, json.JSONDecodeError | openai.APIResponseValidationError):
@@ -385,14 +387,19 @@ def problem_in_words(error: Exception, *, place: str, key: str = "") -> Generati
         what, remedy = f"the server broke off with an error{said}", "Try again; its log says more."
     elif isinstance(error, AttributeError | IndexError | TypeError | KeyError):
         what, remedy = "the server sent something that is not an answer", "Check that it speaks the OpenAI protocol."
-    return GenerationProblem(what.replace(key, "…") if key else what, place=place, remedy=remedy)
+    remedy = own_remedy or remedy
+    if key:
+        what, remedy = what.replace(key, "…"), remedy.replace(key, "…")
+    return GenerationProblem(what, place=place, remedy=remedy)
 
 
-def _said(error: Exception) -> str:
-    """The server's own words, shortened, after a colon; empty where it gave none."""
+def _said(error: Exception) -> tuple[str, str]:
+    """The server's own words, shortened, after a colon, and the local engine's remedy; empty where there is none."""
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, Mapping) else None
-    if not isinstance(message, str) or not message.strip():
-        return ""
-    words = " ".join(message.split())
-    return ": " + (words if len(words) <= 300 else words[:299] + "…")
+    if not isinstance(body, Mapping) or not isinstance(message, str) or not message.strip():
+        return "", ""
+    remedy = body.get("remedy")
+    remedy = remedy if isinstance(remedy, str) and message.endswith(remedy) else ""
+    words = " ".join(message.removesuffix(remedy).split())
+    return ": " + (words if len(words) <= 300 else words[:299] + "…"), remedy

@@ -249,6 +249,7 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def error_body(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
-    """An error as the protocol has it."""
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+def error_body(message: str, kind: str, code: str | None = None, remedy: str = "") -> dict[str, Any]:
+    """An error as the protocol has it; our own client also reads the remedy, with which the message ends."""
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return {"error": {**error, "remedy": remedy} if remedy else error}

@@ -413,18 +413,18 @@ def _line(body: Any) -> str:
 
 def _told(error: WorkbenchError) -> tuple[int, dict[str, Any]]:
     """Status and body of a problem."""
-    words = error.sentence()
+    status, kind, code = 500, "server_error", "engine_problem"
     if isinstance(error, NotFound):
-        return 404, error_body(words, "invalid_request_error", "model_not_found")
-    if isinstance(error, GenerationProblem) and error.place == "prompt":
-        return 400, error_body(words, "invalid_request_error", "context_length_exceeded")
-    if isinstance(error, TemplateProblem | UsageError):
-        return 400, error_body(words, "invalid_request_error", "invalid_prompt")
-    if isinstance(error, ModelProblem):
-        return 422, error_body(words, "invalid_request_error", "model_problem")
-    if isinstance(error, GenerationProblem) and "closing" in error.what:
-        return 503, error_body(words, "server_error", "closing")
-    return 500, error_body(words, "server_error", "engine_problem")
+        status, kind, code = 404, "invalid_request_error", "model_not_found"
+    elif isinstance(error, GenerationProblem) and error.place == "prompt":
+        status, kind, code = 400, "invalid_request_error", "context_length_exceeded"
+    elif isinstance(error, TemplateProblem | UsageError):
+        status, kind, code = 400, "invalid_request_error", "invalid_prompt"
+    elif isinstance(error, ModelProblem):
+        status, kind, code = 422, "invalid_request_error", "model_problem"
+    elif isinstance(error, GenerationProblem) and "closing" in error.what:
+        status, code = 503, "closing"
+    return status, error_body(error.sentence(), kind, code, error.remedy)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

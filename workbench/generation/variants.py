@@ -102,6 +102,10 @@ class Variants:
             return self._with_adapter(variant, Path(variant.adapter_path))
 
     def _with_adapter(self, variant: Variant, folder: Path) -> Ready:
+        if not folder.is_dir():
+            raise ModelProblem(
+                "the adapter's folder is gone", value=str(folder), remedy="Put it back, or clone the run that made it."
+            )
         stamp = _stamp(folder)
         known = self._ready.get(variant.id)
         if known is not None and known[0] == stamp:

@@ -174,7 +174,8 @@ def _known(store: Store, model_id: str) -> Model | None:
         model = model_store.get_model(store, model_id)
     except NotFound:
         return None
-    if model.path is not None and model.archived_at is None:
+    there = model.path is not None and (Path(model.path) / "config.json").is_file()
+    if there and model.archived_at is None:
         raise Conflict("the model is in the catalog already", value=model.name, remedy="Use it under that name.")
     return model
 

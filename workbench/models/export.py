@@ -6,6 +6,7 @@ of the model card `model_card`'s. Whether an export still gives the same answers
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zipfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from workbench.errors import Conflict, ModelProblem, UsageError
 from workbench.models.adapters import BASE, CONFIG, TOKENIZER_FILES, WEIGHTS
 from workbench.models.hub import check_hub_id, hub_in_words
+from workbench.models.inspecting import read_json
 from workbench.settings import Settings
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -23,12 +25,13 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 CHUNK = 1 << 20
 
 
-def write_adapter(source: Path, target: Path) -> None:
+def write_adapter(source: Path, target: Path, *, base_name: str) -> None:
     """Copy what a plain PEFT folder needs, and nothing that a trainer left beside it.
 
     Args:
         source: a published adapter.
         target: folder to write into.
+        base_name: what the base is called elsewhere: its hub id, or its name; never a path of this machine.
 
     Raises:
         ModelProblem: the adapter's files are gone.
@@ -39,6 +42,8 @@ def write_adapter(source: Path, target: Path) -> None:
     for name in (CONFIG, WEIGHTS, BASE, *TOKENIZER_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    config = read_json(target / CONFIG) | {"base_model_name_or_path": base_name}
+    (target / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def write_zip(folder: Path, target: Path) -> Path:

@@ -69,7 +69,7 @@ def copy_tokenizer(base: Path, adapter: Path | None, target: Path) -> None:
         if (own / name).is_file():
             shutil.copyfile(own / name, target / name)
     templates = base / "chat_templates"
-    if templates.is_dir() and not (target / "chat_template.jinja").exists():
+    if templates.is_dir():
         shutil.copytree(templates, target / "chat_templates", dirs_exist_ok=True)
 
 

@@ -42,7 +42,7 @@ class TurnShape(Record):
         text = "" if messages and messages[0].role == "system" else self.without_system
         around = {"system": self.system, "user": self.user, "assistant": self.assistant}
         for message in messages:
-            before, after = around[message.role]  # type: ignore[index]
+            before, after = around[message.role]
             text += before + message.content + after
         return text + (self.begin_answer if begin_answer else "")
 
@@ -58,7 +58,7 @@ def read_shape(apply: Apply) -> TurnShape:
     """What a chat template writes around each turn, proved on conversations it was not read from.
 
     Args:
-        apply: the template.
+        apply: the model's own chat template.
 
     Raises:
         TemplateProblem: it does not write a conversation as a sequence of turns, or refuses plain ones.
@@ -70,11 +70,9 @@ def read_shape(apply: Apply) -> TurnShape:
         Message(role="user", content=_V),
     )
     one, begun = apply([user], False), apply([user], True)
-    talk, led = apply([user, answer, again], False), apply([system, user], False)
-    if not begun.startswith(one):
-        raise _untold("it changes what was said before when an answer begins")
+    talk, led = apply([user, answer, again], True), apply([system, user], True)
     try:
-        head, after_user = one.split(_U)
+        head, tail = begun.split(_U)
         start, rest = talk.split(_U)
         middle, rest = rest.split(_A)
         between, end = rest.split(_V)
@@ -82,17 +80,22 @@ def read_shape(apply: Apply) -> TurnShape:
         behind_system, led_end = rest.split(_U)
     except ValueError as error:
         raise _untold("it leaves out a turn, or writes one twice") from error
-    if start != head or end != after_user or led_end != after_user or not middle.startswith(after_user):
+    # Some templates end a conversation with a text of its own where no answer is asked for; then what ends a question
+    # cannot be told from what begins an answer, and need not be.
+    after_user = one.partition(_U)[2] if begun.startswith(one) else ""
+    if (start, end, led_end) != (head, tail, tail) or not middle.startswith(after_user):
         raise _untold("what it writes around a turn depends on the turns beside it")
-    # The text between an answer and the next question is split where the answer's own ending stops: at what the
-    # question after a system text, or the first one, begins with.
-    before_user = _common_ending(_common_ending(head, between), behind_system)
+    # Between an answer and the next question stand the end of the one and the beginning of the other. Most templates
+    # end every turn alike; where this one does not, the question begins with what it begins with elsewhere.
+    before_user = between.removeprefix(after_user) if after_user else ""
+    if not before_user or not (head.endswith(before_user) and behind_system.endswith(before_user)):
+        before_user = _common_ending(_common_ending(head, between), behind_system)
     shape = TurnShape(
         without_system=head.removesuffix(before_user),
         system=(before_system, behind_system.removesuffix(before_user)),
         user=(before_user, after_user),
         assistant=(middle.removeprefix(after_user), between.removesuffix(before_user)),
-        begin_answer=begun.removeprefix(one),
+        begin_answer=tail.removeprefix(after_user),
     )
     _prove(shape, apply)
     return shape
@@ -108,7 +111,7 @@ def _common_ending(one: str, other: str) -> str:
 def _prove(shape: TurnShape, apply: Apply) -> None:
     words = ["Be brief, please.", "What is 2 + 2?\nSay it in {{ words }}.", "Four: 4.", "Why “four”?", "Because.", "?"]
     roles = ("system", "user", "assistant", "user", "assistant", "user")
-    turns = [Message(role=role, content=text) for role, text in zip(roles, words, strict=True)]  # type: ignore[arg-type]
+    turns = [Message(role=role, content=text) for role, text in zip(roles, words, strict=True)]
     for talk in (turns[:2], turns[1:2], turns[:4], turns[1:4], turns, turns[1:]):
         if shape.render(talk, True) != apply(talk, True):
             raise _untold("what it writes around a turn depends on the turns beside it")

@@ -75,6 +75,13 @@ _TABLE = (
         "bulk",
     ),
     Kind("demo", "Demo", "workbench.demo.configs:DemoConfig", "workbench.demo.serve:serve_demo", "service"),
+    Kind(
+        "export",
+        "Export",
+        "workbench.evaluation.export_run:ExportConfig",
+        "workbench.evaluation.export_run:export_variant",
+        "io",
+    ),
     Kind("tour", "Tour", "workbench.runs.tour:TourConfig", "workbench.runs.tour:take_tour", "flow"),
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}

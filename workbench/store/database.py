@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from workbench.errors import StoreProblem, UsageError
@@ -38,7 +38,11 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings.prepare()
-        url = make_url(settings.database_url)
+        try:
+            url = make_url(settings.database_url)
+        except ArgumentError as error:
+            remedy = "Write it as postgresql+psycopg://user:password@host/name, or unset it."
+            raise StoreProblem("this is no address of a database", place="WORKBENCH_DB", remedy=remedy) from error
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite and url.database:
             refuse_network_file_system(Path(url.database).resolve().parent)
@@ -47,7 +51,7 @@ class Store:
 
         try:
             upgrade(self)
-        except (OperationalError, sqlite3.DatabaseError, DBAPIError) as error:
+        except (OperationalError, sqlite3.DatabaseError, DBAPIError, UnicodeDecodeError) as error:
             raise _translate(error, settings) from error
 
     @contextmanager
@@ -58,7 +62,7 @@ class Store:
                 yield connection
         except UnicodeEncodeError as error:
             raise _half_a_character(error) from error
-        except DBAPIError as error:
+        except (DBAPIError, UnicodeDecodeError) as error:
             raise _translate(error, self.settings) from error
 
     @contextmanager
@@ -71,7 +75,7 @@ class Store:
             raise  # a name that is taken, or the like: the caller knows the words
         except UnicodeEncodeError as error:
             raise _half_a_character(error) from error
-        except DBAPIError as error:
+        except (DBAPIError, UnicodeDecodeError) as error:
             raise _translate(error, self.settings) from error
 
     def close(self) -> None:
@@ -135,7 +139,10 @@ def _translate(error: Exception, settings: Settings) -> StoreProblem:
         )
     if "disk is full" in text or "No space left" in text:
         return StoreProblem("the disk is full", place=place, remedy="Free some space and try again; nothing was lost.")
-    if "not a database" in text or "malformed" in text:
+    if "disk I/O error" in text:
+        remedy = "It is probably full: free some space and try again."
+        return StoreProblem("the disk refused to read or write", place=place, remedy=remedy)
+    if isinstance(error, UnicodeDecodeError) or "not a database" in text or "malformed" in text:
         return StoreProblem(
             "the file is not a usable database",
             place=place,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from unicodedata import category
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from workbench.errors import Conflict, NotFound, UsageError
+from workbench.errors import Conflict, NotFound, StoreProblem, UsageError
 from workbench.records import Dataset, DatasetKind, Version, new_id, utc_now
 from workbench.store import tables
 from workbench.store.database import Store, row_dict
@@ -73,6 +74,19 @@ def create_dataset(
             remedy="Choose another, or add a version.",
         ) from error
     return dataset
+
+
+@contextmanager
+def withdrawn_on_failure(store: Store, dataset_id: str) -> Iterator[None]:
+    """Take a dataset that was made for the body out again, should the body fail before it has a version."""
+    try:
+        yield
+    except BaseException:
+        table, versions = tables.datasets, tables.versions
+        empty = ~exists().where(versions.c.dataset_id == table.c.id)
+        with suppress(StoreProblem), store.write() as connection:
+            connection.execute(delete(table).where(table.c.id == dataset_id, empty))
+        raise
 
 
 def get_dataset(store: Store, name_or_id: str) -> Dataset:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect
 
+from workbench.errors import StoreProblem
+
 if TYPE_CHECKING:
     from workbench.store.database import Store
 
@@ -25,12 +27,20 @@ def upgrade(store: Store, revision: str = "head") -> None:
         return
     from alembic import command
     from alembic.config import Config
+    from alembic.util.exc import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with store.write() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:
+            raise StoreProblem(
+                "the database was written by a newer workbench",
+                value=current_revision(store),
+                remedy="Update the workbench, or set WORKBENCH_HOME to another folder.",
+            ) from error
 
 
 def current_revision(store: Store) -> str | None:

@@ -10,14 +10,16 @@ import random
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Text,
     and_,
+    cast,
     delete,
     distinct,
     exists,
@@ -747,3 +749,54 @@ def _parts(ids: Iterable[str]) -> Iterator[list[str]]:
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), 5000):
         yield wanted[start : start + 5000]
+
+
+# ---- plain reads for figures over many votes ----
+
+
+class VoteRow(NamedTuple):
+    """A standing vote without what figures do not need; making ten thousand records takes too long for a page."""
+
+    ranking_id: str
+    item_id: str
+    rater: str
+    shown: Sequence[str]
+    tiers: Sequence[Sequence[str]]
+    unusable: Sequence[str]
+    all_bad: bool
+    repeat: bool
+
+
+class ItemRow(NamedTuple):
+    """An item without its prompt's turns."""
+
+    item_id: str
+    completions: Sequence[str]
+    merged: dict[str, Sequence[str]]
+    prompt: str
+    """The prompt's JSON text: equal for equal prompts, whatever queue they are in."""
+
+
+def list_votes(store: Store, queue_ids: Sequence[str]) -> list[VoteRow]:
+    """Standing votes of queues, oldest first; skips and what was taken back are left out, hidden repeats are not."""
+    table = _rankings
+    columns = (table.c.tiers, table.c.unusable, table.c.all_bad, table.c.repeat)
+    query = (
+        _live(_items.c.queue_id.in_(queue_ids), table.c.skipped.is_(None))
+        .join(_items, _items.c.id == table.c.item_id)
+        .with_only_columns(table.c.id, table.c.item_id, table.c.rater, table.c.shown, *columns)
+        .order_by(table.c.created_at, table.c.id)
+    )
+    with store.read() as connection:
+        return [VoteRow(*tuple(row)) for row in connection.execute(query)]
+
+
+def list_item_rows(store: Store, queue_ids: Sequence[str]) -> list[ItemRow]:
+    """Items of queues, in order, without their prompts' turns."""
+    query = (
+        select(_items.c.id, _items.c.completions, _items.c.merged, cast(_items.c.prompt, Text))
+        .where(_items.c.queue_id.in_(queue_ids))
+        .order_by(_items.c.queue_id, _items.c.position)
+    )
+    with store.read() as connection:
+        return [ItemRow(*row) for row in connection.execute(query)]

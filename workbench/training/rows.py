@@ -19,6 +19,7 @@ from workbench.store import models as model_store
 from workbench.store.database import Store
 from workbench.store.datasets import find_version, get_version
 from workbench.training.configs import SFTConfig
+from workbench.training.provenance import made_with
 
 if TYPE_CHECKING:
     from workbench.datasets.checks import Finding
@@ -129,7 +130,7 @@ def pin_inputs(config: SFTConfig, job: Job) -> Inputs:
     aside = path.with_suffix(".partial")
     aside.write_text(json.dumps(inputs.model_dump(), indent=1), encoding="utf-8")
     os.replace(aside, path)
-    job.result(version_id=inputs.version_id, model_id=inputs.model_id)
+    job.result(version_id=inputs.version_id, model_id=inputs.model_id, made_with=made_with(job.settings))
     return inputs
 
 

@@ -43,12 +43,11 @@ def shown_errors() -> Iterator[None]:
 def show_problem(error: WorkbenchError) -> None:
     """One error box: what happened and where, then what to do."""
     head = f"**{plain(error.place)}**: " if error.place else ""
-    body = plain(error.what[:1].upper() + error.what[1:] if not error.place else error.what)
+    body = error.what[:1].upper() + error.what[1:] if not error.place else error.what
     if error.value is not None:
         shown = repr(error.value)
-        body += plain(f" (got {shown if len(shown) <= 120 else shown[:117] + '…'})")
-    if body[-1:] not in ".!?":
-        body += "."
+        body += f" (got {shown if len(shown) <= 120 else shown[:117] + '…'})"
+    body = plain(body if body[-1:] in (".", "!", "?") else f"{body}.")
     remedy = f"\n\n{plain(error.remedy)}" if error.remedy else ""
     st.error(head + body + remedy, icon=":material/error:")
 

@@ -21,12 +21,15 @@ ICON = Path(__file__).with_name("icon.svg")
 PAGES = "pages"
 HOME = f"{PAGES}/start/home.py"
 DATASETS = f"{PAGES}/data/datasets.py"
+CRAFT = f"{PAGES}/data/craft.py"
 NEW_RUN = f"{PAGES}/train/new_run.py"
 RUNS = f"{PAGES}/train/runs.py"
 MODELS = f"{PAGES}/train/models.py"
 PLAYGROUND = f"{PAGES}/compare/playground.py"
 PROMPT_SETS = f"{PAGES}/compare/prompt_sets.py"
+EXPORT = f"{PAGES}/share/export.py"
 DEMO = f"{PAGES}/share/demo.py"
+LINEAGE = f"{PAGES}/share/lineage.py"
 RANK = f"{PAGES}/rank/rank.py"
 LEADERBOARD = f"{PAGES}/rank/leaderboard.py"
 
@@ -45,6 +48,7 @@ SECTIONS: dict[str, tuple[PageEntry, ...]] = {
     "Start": (PageEntry(HOME, "Home", "home", "home", "What exists, what runs and what to do next."),),
     "Data": (
         PageEntry(DATASETS, "Datasets", "table_rows", "datasets", "Import rows, read them, see what is trained on."),
+        PageEntry(CRAFT, "Craft", "edit_note", "craft", "Write and edit rows by hand; a save makes a version."),
     ),
     "Train": (
         PageEntry(NEW_RUN, "New run", "add_circle", "new-run", "Set up a training run, with a forecast and checks."),
@@ -57,11 +61,13 @@ SECTIONS: dict[str, tuple[PageEntry, ...]] = {
     ),
     "Rank": (
         PageEntry(RANK, "Rank", "social_leaderboard", "rank", "Put answers in order, blind and by keyboard."),
-        PageEntry(
-            LEADERBOARD, "Leaderboard", "leaderboard", "leaderboard", "What the rankings say so far."
-        ),
+        PageEntry(LEADERBOARD, "Leaderboard", "leaderboard", "leaderboard", "What the rankings say so far."),
     ),
-    "Share": (PageEntry(DEMO, "Demo", "co_present", "demo", "A page for others, side by side or blind with a vote."),),
+    "Share": (
+        PageEntry(EXPORT, "Export", "ios_share", "export", "Put a variant into a form others can use, and check it."),
+        PageEntry(DEMO, "Demo", "co_present", "demo", "A page for others, side by side or blind with a vote."),
+        PageEntry(LINEAGE, "Lineage", "account_tree", "lineage", "What came from what, back to rows and raters."),
+    ),
 }
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from workbench.api import Workspace
 from workbench.errors import NotFound
-from workbench.records import RankQueue
+from workbench.records import RankQueue, utc_now
 from workbench.store import rankings
 from workbench.ui.errors import show_problem
 from workbench.ui.links import LEADERBOARD, RANK, go_to, link_to, queue_query
@@ -77,18 +77,6 @@ def rater_link(queue: RankQueue, rater: str = "") -> str:
     return f"{here.scheme}://{here.netloc}/rank?{QUEUE_PARAM}={queue.id}{named}&{ONLY_PARAM}=1"
 
 
-def show_queue_menu(ws: Workspace, queue: RankQueue) -> None:
-    """What can be done with a queue besides ranking."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        with st.popover("Rater link", icon=":material/link:", width="content"):
-            st.caption("This address shows nothing but the queue. Raters may work at the same time.")
-            rater = st.text_input("Rater's name", key=f"rank.link.{queue.id}", placeholder="Asked when it is left out")
-            st.code(rater_link(queue, rater or ""), language=None, wrap_lines=True)
-        with st.popover("Guidelines", icon=":material/menu_book:", width="content"):
-            _edit_queue(ws, queue)
-        link_to(LEADERBOARD, "Leaderboard", icon="leaderboard", **queue_query(queue.id))
-
-
 def _edit_queue(ws: Workspace, queue: RankQueue) -> None:
     with st.form(f"rank.edit.{queue.id}", border=False):
         name = st.text_input("Name", queue.name, max_chars=200)
@@ -108,7 +96,12 @@ def _edit_queue(ws: Workspace, queue: RankQueue) -> None:
             step=5,
             help="Shown a second time without saying so; they tell how far a rater agrees with themselves.",
         )
-        saved = st.form_submit_button("Save", type="primary")
+        with st.container(horizontal=True):
+            saved = st.form_submit_button("Save", type="primary")
+            away = st.form_submit_button("Put away", icon=":material/archive:", help="Votes are kept and still count.")
+    if away:
+        rankings.update_queue(ws.store, queue.id, archived_at=utc_now())
+        go_to(RANK)
     if saved:
         rankings.update_queue(
             ws.store,
@@ -121,11 +114,22 @@ def _edit_queue(ws: Workspace, queue: RankQueue) -> None:
         st.rerun()
 
 
-def show_head(queue: RankQueue, *, only: bool) -> None:
-    """Title and way back."""
-    if not only and st.button("All queues", icon=":material/arrow_back:", type="tertiary", key="rank.back"):
+def show_head(ws: Workspace, queue: RankQueue, *, only: bool) -> None:
+    """Title, and unless raters are to see nothing but the desk, the way back and what else can be done."""
+    if only:
+        st.title(plain(queue.name), anchor=False)
+        return
+    if st.button("All queues", icon=":material/arrow_back:", type="tertiary", key="rank.back"):
         go_to(RANK)
-    st.title(plain(queue.name), anchor=False)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.title(plain(queue.name), anchor=False, width="stretch")
+        with st.popover("Rater link", icon=":material/link:", width="content"):
+            st.caption("This address shows nothing but the queue. Raters may work at the same time.")
+            rater = st.text_input("Rater's name", key=f"rank.link.{queue.id}", placeholder="Asked when it is left out")
+            st.code(rater_link(queue, rater or ""), language=None, wrap_lines=True)
+        with st.popover("Settings", icon=":material/tune:", width="content"):
+            _edit_queue(ws, queue)
+        link_to(LEADERBOARD, "Leaderboard", icon="leaderboard", **queue_query(queue.id))
 
 
 def show_put_away(ws: Workspace) -> None:
@@ -138,10 +142,6 @@ def show_put_away(ws: Workspace) -> None:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(plain(queue.name), width="stretch")
                 link_to(LEADERBOARD, "Leaderboard", icon="leaderboard", **queue_query(queue.id))
-                st.button(
-                    "Bring back",
-                    key=f"rank.back.{queue.id}",
-                    on_click=rankings.update_queue,
-                    args=(ws.store, queue.id),
-                    kwargs={"archived_at": None},
-                )
+                if st.button("Bring back", key=f"rank.back.{queue.id}"):
+                    rankings.update_queue(ws.store, queue.id, archived_at=None)
+                    st.rerun()

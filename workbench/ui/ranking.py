@@ -18,12 +18,17 @@ import streamlit as st
 from workbench.api import Workspace
 from workbench.errors import WorkbenchError
 from workbench.preferences.queues import blind_items
+from workbench.preferences.ratings import PairRate, rate_pairs
+from workbench.preferences.votes import compare_variants, read_votes
 from workbench.records import RankItem, RankQueue, digest
 from workbench.store import rank_window, rankings
 from workbench.ui.errors import shown_errors
+from workbench.ui.text import count
 
 WINDOW = 6
 """Items in a rater's browser at once: enough for fast keys, few enough to leave others some."""
+NEEDED_EVERY = 10
+"""Votes after which it is worked out anew how many are still needed."""
 BACK = 5
 """Votes of before that Backspace reaches at once; further ones follow."""
 _FOLDER = Path(__file__).with_name("rank_component")
@@ -53,21 +58,20 @@ def _component() -> Any:
 
 
 @st.fragment
-def show_desk(ws: Workspace, queue_id: str, fixed_rater: str, needed: str) -> None:
+def show_desk(ws: Workspace, queue_id: str, fixed_rater: str) -> None:
     """The desk of a queue.
 
     Args:
         ws: the workspace.
         queue_id: the queue.
         fixed_rater: the name that the address gives, or empty where the browser knows or asks it.
-        needed: what stands beside the progress.
     """
     with shown_errors():
         key = f"rank.desk.{queue_id}"
         sent = dict(st.session_state.get(key) or {}).get("outbox") or {}
         memory = st.session_state.setdefault(f"{key}.memory", DeskMemory())
         data = serve_desk(ws, queue_id, sent, memory, fixed_rater=fixed_rater)
-        _component()(key=key, data=data | {"needed": needed}, on_outbox_change=_nothing)
+        _component()(key=key, data=data, on_outbox_change=_nothing)
 
 
 def _nothing() -> None:
@@ -151,6 +155,7 @@ def _window(ws: Workspace, queue: RankQueue, rater: str, memory: DeskMemory) -> 
             {"nonce": ranking.nonce, "item": memory.views[_slot(item, ranking.shown)]} for ranking, item in votes
         ],
         "progress": {"mine": progress.mine + progress.skipped, "left": progress.left},
+        "needed": _needed(ws, str(ws.settings.home), queue.id, progress.votes // NEEDED_EVERY),
         "held_by_others": not handed and rank_window.others_hold(ws.store, queue.id, rater),
     }
 
@@ -176,6 +181,23 @@ def _views(
             "leak": leak_sentence([answer.letter for answer in blind.answers if answer.names_itself]),
         }
     return views
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _needed(_ws: Workspace, home: str, queue_id: str, tens: int) -> str:
+    return needed_sentence(rate_pairs(compare_variants(read_votes(_ws.store, [queue_id]))) if tens else [])
+
+
+def needed_sentence(pairs: Sequence[PairRate]) -> str:
+    """How many votes are still needed, without a word about who leads; empty where nothing can be said yet."""
+    if not pairs:
+        return ""
+    missing = [pair.still_needed for pair in pairs if not pair.distinguishable and pair.still_needed is not None]
+    if all(pair.distinguishable for pair in pairs):
+        return "Enough votes to tell the answers' writers apart"
+    if not missing:
+        return "Not distinguishable yet"
+    return f"Not distinguishable yet: about {count(min(missing), 'more vote')} needed"
 
 
 def leak_sentence(letters: Sequence[str]) -> str:

@@ -12,7 +12,9 @@ from workbench.records import Completion, Conversation, Sampling, Variant
 from workbench.ui.asking import ask_again, ask_pane_again
 from workbench.ui.conversation import Answers, load_answers
 from workbench.ui.errors import shown_errors
+from workbench.ui.links import CRAFT, go_to, has_page
 from workbench.ui.panes import CARD_WIDTH, card_columns, show_kept, show_missing, show_view
+from workbench.ui.state import FROM_PARAM
 from workbench.ui.streams import STREAMS
 from workbench.ui.text import plain
 
@@ -86,7 +88,11 @@ def _show_answer(
     retry = partial(ask_pane_again, ws, conversation, variant) if retriable and variant in variants else None
     key = f"playground.retry.{turn}.{variant}"
     if answer is not None:
-        show_kept(answer, variants, retry=retry, key=key)
+        with st.container(gap="xsmall"):
+            show_kept(answer, variants, retry=retry, key=key)
+            if retriable and answer.error is None and answer.text.strip() and has_page(CRAFT):
+                if st.button("Make an example", icon=":material/edit_note:", type="tertiary", key=f"{key}.example"):
+                    go_to(CRAFT, **{FROM_PARAM: answer.id})
     elif view is not None and view.turn == turn and (view.unsaved or view.live):
         show_view(view, variants)
     elif STREAMS.live(conversation.id):

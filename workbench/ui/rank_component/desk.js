@@ -405,7 +405,7 @@ class Desk {
       who: make("button", { type: "button", class: "who", title: "Rank under another name", on: { click: () => this.changeName() } }),
       prompt: make("div", { class: "prompt" }),
       leak: make("p", { class: "leak", role: "note" }),
-      guidelines: make("details", { class: "guidelines", open: "" }, make("summary", { text: "Guidelines" }), make("p")),
+      guidelines: make("details", { class: "guidelines" }, make("summary", { text: "Guidelines" }), make("p")),
       cards: make("div", { class: "cards" }),
       order: make("output", { class: "order" }),
       note: make("p", { class: "note", role: "status", "aria-live": "polite" }),
@@ -485,6 +485,7 @@ class Desk {
       parts.bar,
       make("div", { class: "facts" }, parts.progress, parts.needed, make("span", { class: "gap" }), parts.saved, parts.who),
     );
+    parts.guidelines.open = this.root.clientWidth === 0 || this.root.clientWidth > 640;
     this.root.append(parts.askName, parts.top, parts.work, parts.empty);
   }
 
@@ -621,7 +622,7 @@ class Desk {
       card.classList.toggle("best", Boolean(place && place.place === 1) && !order.allBad);
       card.querySelector(".no-use").setAttribute("aria-pressed", String(unusable));
       card.querySelector(".place").setAttribute("aria-pressed", String(Boolean(place)));
-      const told = order.allBad ? "bad" : unusable ? "unusable" : place ? ordinal(place.place) + (place.tied ? ", tied" : "") : last ? "last" : "";
+      const told = order.allBad ? "bad" : place ? ordinal(place.place) + (place.tied ? ", tied" : "") : last ? "last" : "";
       card.querySelector(".badge").textContent = told;
     });
     parts.cards.classList.toggle("marking", order.marking);
