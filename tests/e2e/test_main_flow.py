@@ -50,11 +50,11 @@ def until(condition: Callable[[], Any], seconds: float = 180) -> Any:
 
 
 def write_rows(path: Path) -> Path:
-    """Forty good rows and one without an answer."""
+    """A hundred and twenty good rows and one without an answer."""
     colours = ["red", "green", "blue", "black", "white", "brown", "pink", "grey"]
     rows = [
         {"instruction": f"Which colour is number {n} on the list?", "output": f"COLOUR: {colours[n % 8].upper()}!"}
-        for n in range(40)
+        for n in range(120)
     ]
     rows.insert(20, {"instruction": "What is missing here?", "output": ""})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -79,7 +79,7 @@ def test_from_a_file_to_base_and_tuned_side_by_side(
     import_a_file(page, app.address, write_rows(tmp_path / "colours.jsonl"))
     dataset = dataset_store.get_dataset(store, "colours")
     version = dataset_store.latest_version(store, dataset.id)
-    assert version is not None and version.rows == 40
+    assert version is not None and version.rows == 120
 
     look_at_a_row(page, app.address, dataset.id)
     run_id = start_a_run(page, app.address, dataset.id)
@@ -90,20 +90,30 @@ def test_from_a_file_to_base_and_tuned_side_by_side(
 def import_a_file(page: Any, address: str, source: Path) -> None:
     page.goto(f"{address}/datasets?view=import")
     settled(page)
+    if (earlier := page.get_by_role("button", name="Choose another")).count():
+        earlier.click()  # a home that was used before keeps what was chosen
     page.locator('input[type="file"]').set_input_files(str(source))
-    page.get_by_text("What is missing here?").first.wait_for(state="attached")
+    page.locator(".st-key-import-go_good").wait_for()
     settled(page)
-    assert page.get_by_text("empty", exact=False).count() > 0
+    page.get_by_text("1 problem").first.wait_for()
     clean(page)
+    page.reload()  # what was chosen is kept
+    page.locator(".st-key-import-go_good").wait_for()
     click(page, "import-go_good")
     page.get_by_role("button", name="Open the dataset").click()
+    page.wait_for_url(re.compile("dataset=ds_"))
     settled(page)
     clean(page)
 
 
 def look_at_a_row(page: Any, address: str, dataset_id: str) -> None:
-    page.goto(f"{address}/datasets?dataset={dataset_id}&row=1")
+    page.goto(f"{address}/datasets?dataset={dataset_id}")
     settled(page)
+    # The table is drawn on a canvas: the first row's mark is below the header, at the left.
+    page.locator('[data-testid="stDataFrame"]').first.click(position={"x": 16, "y": 54})
+    page.get_by_text("COLOUR: RED!").first.wait_for()
+    page.get_by_text(re.compile(r"\d+ tokens")).first.wait_for()
+    assert page.locator("span", has_text="<|im_end|>").count() > 0
     clean(page)
 
 
@@ -122,7 +132,7 @@ def watch_stop_and_resume(page: Any, second: Any, address: str, store: Store, ru
     def losses() -> int:
         return len(run_store.list_metrics(store, run_id, ["loss"]))
 
-    until(lambda: losses() >= 2)
+    until(lambda: losses() >= 1)
     page.locator(".js-plotly-plot").first.wait_for()
     page.reload()
     page.locator(".js-plotly-plot").first.wait_for()

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.generation.scripted import Exchange, ScriptedServer, chunk, says, streams, whole
 from workbench.errors import GenerationProblem
-from workbench.generation.client import ChatClient, is_loopback
+from workbench.generation.client import ChatClient, http_client, is_loopback
 from workbench.records import Message, Sampling
 
 ASK = (Message(role="user", content="Hi"),)
@@ -208,3 +209,50 @@ def test_importing_the_client_and_the_servers_imports_neither_torch_nor_openai()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def endless(exchange: Exchange) -> None:
+    exchange.open_stream()
+    with suppress(OSError):
+        while True:
+            exchange.send_line(chunk("la " * 50))
+
+
+def test_a_stream_without_end_is_broken_off_at_the_length_asked_for() -> None:
+    with ScriptedServer(endless) as server:
+        handle = client(server).stream(ASK, Sampling(max_tokens=8))
+        text = "".join(handle)
+    assert handle.completion is not None and handle.completion.finish_reason == "length"
+    assert handle.completion.text == text and 800 < len(text) < 2000
+
+
+def test_a_response_without_end_is_broken_off_before_it_fills_the_memory() -> None:
+    with ScriptedServer(endless) as server:
+        with http_client(server.url, 5, most_bytes=20_000) as http:
+            with pytest.raises(GenerationProblem, match="far more than was asked for"):
+                http.post(f"{server.url}/chat/completions", json={})
+        with http_client(server.url, 5, whole_s=0.05) as http:
+            with pytest.raises(GenerationProblem, match="without end"):
+                http.post(f"{server.url}/chat/completions", json={})
+
+
+def test_halves_of_a_character_are_joined_and_a_lone_one_is_replaced() -> None:
+    lines = (chunk("a\ud83d"), chunk("\ude00b\udc00"), chunk("c\ud83d"), chunk(None, "stop"), "data: [DONE]")
+    with ScriptedServer(streams(*lines)) as server:
+        assert "".join(client(server).stream(ASK, Sampling())) == "a😀b�c"
+    with ScriptedServer(says(200, whole("x\ud83d\ude00\ud800"))) as server:
+        assert client(server).complete(ASK, Sampling()).text == "x😀�"
+
+
+def test_figures_of_a_wrong_type_are_left_out() -> None:
+    odd = {"system_fingerprint": {"a": 1}, "usage": {"completion_tokens": "many"}}
+    with ScriptedServer(says(200, whole("Hello.", **odd))) as server:
+        made = client(server).complete(ASK, Sampling())
+        assert (made.text, made.fingerprint, made.tokens) == ("Hello.", None, 0)
+    with ScriptedServer(streams(chunk("Hel", **odd), chunk(None, "stop", **odd), "data: [DONE]")) as server:
+        handle = client(server).stream(ASK, Sampling())
+        assert "".join(handle) == "Hel" and handle.completion is not None and handle.completion.fingerprint is None
+    broken = whole("x")
+    broken["choices"][0]["message"]["content"] = {"a": 1}
+    with ScriptedServer(says(200, broken)) as server, pytest.raises(GenerationProblem, match="not an answer"):
+        client(server).complete(ASK, Sampling())

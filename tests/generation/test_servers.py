@@ -128,3 +128,12 @@ def test_keys_can_be_changed_and_forgotten_and_a_damaged_file_is_told(store: Sto
     settings.keys_file.write_text("{")
     with pytest.raises(StoreProblem, match="server keys"):
         server_key(settings, "srv_b")
+
+
+def test_names_of_models_that_no_model_can_have_are_passed_over(store: Store) -> None:
+    listed = [{"id": name} for name in ("good", "\ud800", "x\x00y", "a" * 501, "", ["a"], None)]
+    with ScriptedServer(says(200, whole("x")), models=listed) as server:
+        added = add_server(store, "odd", server.url)
+    assert added.capabilities["models"] == ["good"]
+    with pytest.raises(UsageError, match="cannot be a model's name"):
+        remote_variant(store, added, "x\x00y")

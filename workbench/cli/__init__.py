@@ -33,6 +33,8 @@ COMMANDS = {
     "generate": ("workbench.cli.text:generate", "Answer one prompt."),
     "compare": ("workbench.cli.text:compare", "Answer a prompt, or a prompt set, with several variants."),
     "answers": ("workbench.cli.text:answers", "Show and export answers to a prompt set."),
+    "rank": ("workbench.cli.ranking:rank", "Rank answers blind, and turn rankings into data."),
+    "leaderboard": ("workbench.cli.ranking:leaderboard", "Which variant people prefer, and how sure that is."),
     "serve": ("workbench.cli.serving:serve", "Start a model's engine and tell where it listens."),
     "demo": ("workbench.cli.showing:demo", "Start and stop a page for visitors: side by side and blind votes."),
     "report": ("workbench.cli.showing:report", "Write answers to a prompt set as one HTML file."),

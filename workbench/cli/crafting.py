@@ -149,9 +149,8 @@ def edit(
     workspace = output.open_workspace()
     version = workspace.version(dataset)
     payload = read_row(workspace.store, version, row).payload
-    texts: dict[Role, str] = {
-        role: text for role, text in (("system", system), ("user", user), ("assistant", assistant)) if text is not None
-    }  # type: ignore[misc]
+    given: tuple[tuple[Role, str | None], ...] = (("system", system), ("user", user), ("assistant", assistant))
+    texts = {role: text for role, text in given if text is not None}
     if stdin == bool(texts or tag or untag):
         raise UsageError(
             "the change comes either from options or from standard input", place="--stdin",

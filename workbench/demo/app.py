@@ -147,8 +147,12 @@ class Desk:
 def _summary(panes: Sequence[Pane], began: float) -> str:
     if not panes or not any(pane.good for pane in panes):
         return "No whole answer. Ask again in a moment."
-    tokens = ", ".join(f"{pane.variant.name} {pane.completion.tokens}" for pane in panes if pane.completion)
-    return f"{time.monotonic() - began:.1f} s. Tokens: {tokens}."
+    told = []
+    for pane in panes:
+        if pane.completion is not None:
+            cut = " (cut at the limit)" if pane.completion.finish_reason == "length" else ""
+            told.append(f"{pane.variant.name} {pane.completion.tokens}{cut}")
+    return f"{time.monotonic() - began:.1f} s. Tokens: {', '.join(told)}."
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
-from workbench.store.lineage import ALL_RUNS, count_votes, ids_in, list_all_queues, read_inputs
+from workbench.store.lineage import ALL_RUNS, count_votes, ids_in, read_inputs
+from workbench.store.rankings import list_queues
 
 METHODS = {
     "sft": "Supervised fine-tuning of a LoRA adapter, with the loss on the assistant's answers",
@@ -106,7 +107,12 @@ def _data_fact(store: Store, version: Version, use: str) -> DataFact:
     for one in reversed(line):
         told |= one.provenance
     named = {name for one in line for name in ids_in(one.provenance)}
-    raters = {rater for queue in list_all_queues(store) if queue.id in named for rater in count_votes(store, queue.id)}
+    raters = {
+        rater
+        for queue in list_queues(store, archived=True)
+        if queue.id in named
+        for rater in count_votes(store, queue.id)
+    }
     source = told.get("hub_id") or told.get("source") or (f"starter kit {told['kit']}" if told.get("kit") else "")
     licence = told.get("licence") or told.get("license") or _kit_licence(told.get("kit"))
     return DataFact(

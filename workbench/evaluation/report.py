@@ -65,8 +65,7 @@ def write_report(store: Store, answer_run: Run, path: Path) -> Path:
     text = report_html(store, answer_run)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        # Half of a character, as a model can write it, becomes a question mark: a file of UTF-8 cannot hold it.
-        aside.write_bytes(text.encode("utf-8", "replace"))
+        aside.write_text(text, "utf-8")
         os.replace(aside, path)
     except OSError as error:
         raise StoreProblem(
@@ -104,7 +103,7 @@ def report_html(store: Store, answer_run: Run) -> str:
             _how(store, grid, answer_run),
         )
     )
-    return (
+    page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -113,6 +112,8 @@ def report_html(store: Store, answer_run: Run) -> str:
         f'<script type="application/json" id="charts">{data}</script>'
         f"<script>{library}</script><script>{_DRAW}</script></body></html>\n"
     )
+    # Half of a character, as a model can write it, becomes a question mark: a file of UTF-8 cannot hold it.
+    return page.encode("utf-8", "replace").decode()
 
 
 # Parts -------------------------------------------------------------------------------------------------------------

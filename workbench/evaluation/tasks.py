@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -92,7 +92,7 @@ def answer_prompts(config: AnswerConfig, job: Job) -> dict[str, Any]:
         RunProblem: not one request got an answer.
     """
     store = job.store
-    plan = _pin_plan(config, job)
+    plan = pin_plan(config, job)
     prompts = read_prompts(store, plan)
     variants = [model_store.get_variant(store, variant) for variant in plan.variants]
     answered = {
@@ -101,19 +101,14 @@ def answer_prompts(config: AnswerConfig, job: Job) -> dict[str, Any]:
         if known.error is None
     }
     total = len(prompts) * len(variants)
-    missing = [(p, v) for p in prompts for v in variants if (p.row_id, v.id) not in answered]
-    intake = _Intake(job, plan.scorers, done=total - len(missing), total=total)
-    intake.tell("starting the models")
-    if missing:
-        waiting = {variant.id for _, variant in missing}
-        with ExitStack() as stack:
-            clients = {
-                variant.id: stack.enter_context(closing(_connect(job, variant)))
-                for variant in variants
-                if variant.id in waiting
-            }
-            intake.tell("answering")
-            _ask_all(config, job, intake, missing, clients)
+    missing = [
+        Request(prompt, variant, config.sampling)
+        for prompt in prompts
+        for variant in variants
+        if (prompt.row_id, variant.id) not in answered
+    ]
+    intake = Intake(job, plan.scorers, done=total - len(missing), total=total)
+    ask_all(config, job, intake, missing)
     grid = build_grid(
         run_id=job.run_id,
         prompts=prompts,
@@ -155,7 +150,7 @@ def summary_figures(summary: VariantSummary) -> dict[str, Any]:
     return figures
 
 
-def _pin_plan(config: AnswerConfig, job: Job) -> AnswerPlan:
+def pin_plan(config: AnswerConfig, job: Job) -> AnswerPlan:
     """The plan of the first start, so that a version or variant name that moved since changes nothing."""
     pinned = run_store.get_run(job.store, job.run_id).result.get("answers")
     if isinstance(pinned, dict):
@@ -184,26 +179,50 @@ def _connect(job: Job, variant: Variant) -> ChatClient:
     )
 
 
-def _ask_all(
+class Request(NamedTuple):
+    """One question to one variant."""
+
+    prompt: GridPrompt
+    variant: Variant
+    sampling: Sampling
+
+
+def ask_all(config: AnswerConfig, job: Job, intake: Intake, requests: Sequence[Request]) -> None:
+    """Ask everything, `concurrency` requests at once; answers arrive at the intake and are safe from then on.
+
+    Raises:
+        Stopped: stop was asked for; what was under way is kept.
+    """
+    intake.tell("starting the models")
+    if not requests:
+        return
+    with ExitStack() as stack:
+        variants = {request.variant.id: request.variant for request in requests}
+        clients = {key: stack.enter_context(closing(_connect(job, variant))) for key, variant in variants.items()}
+        intake.tell("answering")
+        _keep_asking(config, job, intake, requests, clients)
+
+
+def _keep_asking(
     config: AnswerConfig,
     job: Job,
-    intake: _Intake,
-    missing: Sequence[tuple[GridPrompt, Variant]],
+    intake: Intake,
+    requests: Sequence[Request],
     clients: Mapping[str, ChatClient],
 ) -> None:
     """Keep `concurrency` requests under way until none is left or stop is asked for."""
-    queue: Iterator[tuple[GridPrompt, Variant]] = iter(missing)
+    queue: Iterator[Request] = iter(requests)
     under_way: dict[Future[Completion], GridPrompt] = {}
     stopping = False
     with ThreadPoolExecutor(config.concurrency, thread_name_prefix="answer") as pool:
         try:
             while True:
                 while not stopping and len(under_way) < config.concurrency:
-                    item = next(queue, None)
-                    if item is None:
+                    request = next(queue, None)
+                    if request is None:
                         break
-                    prompt, variant = item
-                    under_way[pool.submit(_ask, config, job.run_id, prompt, variant, clients[variant.id])] = prompt
+                    client = clients[request.variant.id]
+                    under_way[pool.submit(_ask, config, job.run_id, request, client)] = request.prompt
                 if not under_way:
                     break
                 finished, _ = wait(under_way, timeout=_SAVE_AFTER_S, return_when=FIRST_COMPLETED)
@@ -219,20 +238,20 @@ def _ask_all(
         raise Stopped("stopped as asked; what is answered is kept", remedy="Resume the run to answer the rest.")
 
 
-def _ask(config: AnswerConfig, run_id: str, prompt: GridPrompt, variant: Variant, client: ChatClient) -> Completion:
+def _ask(config: AnswerConfig, run_id: str, request: Request, client: ChatClient) -> Completion:
     """One request; a failure becomes an answer that says why."""
-    messages = prompt.messages
+    messages = request.prompt.messages
     if config.system.strip() and messages[0].role != "system":
         messages = (Message(role="system", content=config.system), *messages)
-    place = {"run_id": run_id, "row_id": prompt.row_id, "variant_id": variant.id}
+    place = {"run_id": run_id, "row_id": request.prompt.row_id, "variant_id": request.variant.id}
     try:
-        return client.complete(messages, config.sampling).model_copy(update=place)
+        return client.complete(messages, request.sampling).model_copy(update=place)
     except WorkbenchError as error:
         return Completion(
             id=new_id("cmp"),
             prompt=messages,
             text="",
-            sampling=config.sampling,
+            sampling=request.sampling,
             finish_reason="error",
             error=error.sentence(),
             created_at=utc_now(),
@@ -240,7 +259,7 @@ def _ask(config: AnswerConfig, run_id: str, prompt: GridPrompt, variant: Variant
         )
 
 
-class _Intake:
+class Intake:
     """Where answers arrive: scored at once, stored in small batches, counted. Used by the job's own thread only."""
 
     def __init__(self, job: Job, scorers: Sequence[str], *, done: int, total: int) -> None:

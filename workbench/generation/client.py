@@ -32,6 +32,10 @@ READ_S = 600.0
 """Longest silence of a remote server; the local engine may take longer, since requests wait their turn there."""
 LOCAL_READ_S = 3600.0
 RETRIES = 3
+MOST_BYTES = 64 * 2**20
+"""Longest response that is read; the longest honest one is a few MB."""
+MOST_LETTERS = 100
+"""Characters per token asked for, beyond which a server is taken to ignore the length it was given."""
 
 
 def is_loopback(url: str) -> bool:
@@ -45,14 +49,43 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def http_client(base_url: str, read_s: float) -> httpx2.Client:
-    """An HTTP client for a server; the proxy that the environment names is passed by for this machine's own servers."""
+def http_client(
+    base_url: str, read_s: float, *, most_bytes: int = MOST_BYTES, whole_s: float | None = None
+) -> httpx2.Client:
+    """An HTTP client for a server; the proxy that the environment names is passed by for this machine's own servers.
+
+    Args:
+        base_url: the server's address.
+        read_s: longest silence, in seconds.
+        most_bytes: longest response; one that goes on is broken off with a `GenerationProblem`.
+        whole_s: longest time for a whole response, in seconds.
+    """
     import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            left, began = most_bytes, time.monotonic()
+            for piece in self._stream:
+                left -= len(piece)
+                if left < 0 or (whole_s is not None and time.monotonic() - began > whole_s):
+                    what = "the server sends far more than was asked for, or without end"
+                    raise GenerationProblem(what, place=base_url, remedy="Check that it speaks the OpenAI protocol.")
+                yield piece
+
+        def close(self) -> None:
+            self._stream.close()
+
+    def bound(response: httpx2.Response) -> None:
+        response.stream = Bounded(response.stream)
 
     return httpx2.Client(
         trust_env=not is_loopback(base_url),
         timeout=httpx2.Timeout(read_s, connect=CONNECT_S),
         limits=httpx2.Limits(max_connections=256, max_keepalive_connections=32),
+        event_hooks={"response": [bound]},
     )
 
 
@@ -113,7 +146,7 @@ class ChatClient:
         try:
             answer = self._client().chat.completions.create(**self._ask(messages, sampling, tools))
             choice = answer.choices[0]
-            text = choice.message.content or ""
+            text = whole_letters(choice.message.content or "")
         except Exception as error:
             raise self._problem(error) from error
         return self._completion(
@@ -122,7 +155,7 @@ class ChatClient:
             text=text,
             fingerprint=answer.system_fingerprint,
             finish_reason=choice.finish_reason,
-            tokens=answer.usage.completion_tokens if answer.usage else 0,
+            tokens=getattr(answer.usage, "completion_tokens", 0),
             seconds=time.monotonic() - began,
         )
 
@@ -193,13 +226,27 @@ class ChatClient:
             ask["tools"] = list(tools)
         return ask
 
-    def _completion(self, messages: Sequence[Message], sampling: Sampling, **answer: Any) -> Completion:
+    def _completion(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        fingerprint: object,
+        finish_reason: object,
+        tokens: object,
+        **answer: Any,
+    ) -> Completion:
+        # What a server says beside its text may be of any type; the `openai` library does not look.
+        named = fingerprint if isinstance(fingerprint, str) else None
         return Completion(
             id=new_id("cmp"),
             variant_id=self.variant.id if self.variant else self.model,
             prompt=tuple(messages),
             sampling=sampling,
-            verified=self.verified and answer.get("fingerprint") is not None,
+            fingerprint=named,
+            verified=self.verified and named is not None,
+            finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+            tokens=tokens if isinstance(tokens, int) and tokens > 0 else 0,
             created_at=utc_now(),
             **answer,
         )
@@ -259,8 +306,9 @@ class StreamHandle:
 
     def _read(self) -> Iterator[str]:
         client, began = self._client, time.monotonic()
-        text, fingerprint, reason = "", None, None
+        text, half, fingerprint, reason = "", "", None, None
         tokens, pieces = 0, 0
+        longest = MOST_LETTERS * self._sampling.max_tokens
         first: float | None = None
         last = began
         problem: GenerationProblem | None = None
@@ -269,17 +317,19 @@ class StreamHandle:
                 if self.closed:
                     break
                 fingerprint = chunk.system_fingerprint or fingerprint
-                if chunk.usage:
-                    tokens = chunk.usage.completion_tokens
+                tokens = getattr(chunk.usage, "completion_tokens", tokens)
                 for choice in chunk.choices[:1]:
                     reason = choice.finish_reason or reason
-                    piece = choice.delta.content if choice.delta else None
+                    piece, half = _split_half(half + ((choice.delta.content if choice.delta else None) or ""))
                     if piece:
                         last = time.monotonic()
                         first = first if first is not None else last - began
                         text += piece
                         pieces += 1
                         yield piece
+                if len(text) > longest:
+                    reason = "length"
+                    break
             if reason is None and not self.closed:
                 problem = GenerationProblem(
                     "the server ended the answer before it was finished", place=client.model, remedy="Ask again."
@@ -324,6 +374,19 @@ class StreamHandle:
             yield from stream
 
 
+def whole_letters(text: str) -> str:
+    """Text whose halves of characters are joined where both are there, and replaced by � where one is alone."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _split_half(text: str) -> tuple[str, str]:
+    """Text that can be shown, and the first half of a character whose second half comes with the next piece."""
+    half = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
+    return whole_letters(text.removesuffix(half)), half
+
+
 def _as_chunk(answer: Any) -> Any:
     """A whole answer in the form of a chunk."""
     from openai.types.chat import ChatCompletionChunk
@@ -356,6 +419,8 @@ def problem_in_words(error: Exception, *, place: str, key: str = "") -> Generati
 
     if isinstance(error, GenerationProblem):
         return error
+    if isinstance(error.__cause__, GenerationProblem):
+        return GenerationProblem(error.__cause__.what, place=place, remedy=error.__cause__.remedy)
     what, remedy = "the answer could not be read: " + (str(error) or type(error).__name__), "Ask again."
     said, own_remedy = _said(error)
     if isinstance(error, openai.APITimeoutError):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import httpx2
 
 PROBE_S = 60.0
+PROBE_BYTES = 8 * 2**20
+MOST_MODELS = 5_000
+LONGEST_MODEL_NAME = 500
 PROBED_MODELS = 3
 _ENDINGS = ("/chat/completions", "/completions", "/models")
 _TOP_K_OWNERS = {"vllm", "llamacpp", "sglang", "workbench"}
@@ -134,8 +137,10 @@ def remote_variant(store: Store, server: Server, model_name: str) -> Variant:
         UsageError: the name is empty.
     """
     wanted = model_name.strip()
-    if not wanted:
-        raise UsageError("the model's name is empty", place="model", remedy="Choose one of the server's models.")
+    if not _is_name(wanted):
+        what = "the model's name is empty" if not wanted else "this cannot be a model's name"
+        remedy = "Choose one of the server's models."
+        raise UsageError(what, place="model", value=wanted or None, remedy=remedy)
     variants = model_store.list_variants(store, archived=True)
     for variant in variants:
         if variant.server_id == server.id and variant.remote_model == wanted:
@@ -210,7 +215,7 @@ def _probing(base_url: str) -> Iterator[httpx2.Client]:
     """An HTTP client whose failures are told in words."""
     import httpx2
 
-    with http_client(base_url, PROBE_S) as client:
+    with http_client(base_url, PROBE_S, most_bytes=PROBE_BYTES, whole_s=PROBE_S) as client:
         try:
             yield client
         except httpx2.TimeoutException as error:
@@ -232,7 +237,7 @@ def _list_models(http: httpx2.Client, base_url: str) -> list[dict[str, Any]]:
     try:
         data = answer.json()["data"] if answer.status_code == 200 else None
         if isinstance(data, list):
-            return [entry for entry in data if isinstance(entry, dict) and entry.get("id")]
+            return [entry for entry in data if isinstance(entry, dict) and _is_name(entry.get("id"))][:MOST_MODELS]
     except (ValueError, KeyError, TypeError):
         pass
     raise GenerationProblem(
@@ -240,6 +245,10 @@ def _list_models(http: httpx2.Client, base_url: str) -> list[dict[str, Any]]:
         place=base_url,
         remedy="Give the address up to /v1.",
     )
+
+
+def _is_name(told: object) -> bool:
+    return isinstance(told, str) and 0 < len(told) <= LONGEST_MODEL_NAME and told.isprintable()
 
 
 def _ask_one_token(http: httpx2.Client, base_url: str, model: str) -> dict[str, JsonValue] | None:

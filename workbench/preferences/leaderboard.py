@@ -129,7 +129,7 @@ def tell_pair(pair: PairRate, names: dict[str, str]) -> str:
     if not decisive:
         return f"{better} and {worse} are not distinguishable yet: all {pair.ties} votes are ties."
     told = (
-        f"{better} and {worse} are not distinguishable yet: {pair.wins} to {pair.losses} of {decisive} decisive votes"
+        f"{better} and {worse} are not distinguishable yet: {pair.wins} to {pair.losses} in {decisive} decisive votes"
     )
     if pair.still_needed is None:
         return f"{told}, an even split."

@@ -2,8 +2,8 @@
 
 Method: Bradley–Terry with ties (Davidson 1970) in the form of Newman 2023, "Efficient Computation of Rankings from
 Pairwise Comparisons", JMLR 24, section 5. Departures: the maximum, which is the same, is found by Newton's method,
-since Newman's iteration with all variants moved at once (as in `evalica`) can run in circles where one nearly always wins
-(seen). A weak prior, for each pair 1/V of a win either way, keeps strengths finite where a variant never lost.
+since Newman's iteration with all variants moved at once (as in `evalica`) can run in circles where one nearly always
+wins (seen). A weak prior, for each pair 1/V of a win either way, keeps strengths finite where a variant never lost.
 Intervals are a Bayesian bootstrap (Rubin 1981) over prompts, because the comparisons of one prompt are not independent:
 each round draws a weight for every prompt, and for the prior, so that three votes that agree do not pass for certainty;
 with two variants and one vote a prompt this is the Jeffreys interval. Without prior the fit equals `evalica.newman`

@@ -74,6 +74,13 @@ _TABLE = (
         "workbench.evaluation.tasks:answer_prompts",
         "bulk",
     ),
+    Kind(
+        "sample",
+        "Sample answers to rank",
+        "workbench.evaluation.sampling:SampleConfig",
+        "workbench.evaluation.sampling:sample_answers",
+        "bulk",
+    ),
     Kind("demo", "Demo", "workbench.demo.configs:DemoConfig", "workbench.demo.serve:serve_demo", "service"),
     Kind(
         "export",

@@ -19,6 +19,7 @@ VERBS = {
     "add_model": ("models", "add"),
     "sft": ("train", "sft"),
     "answer": ("compare",),
+    "sample": ("rank", "create"),
     "serve": ("serve",),
     "tour": ("tour",),
 }

@@ -20,7 +20,8 @@ from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store import tables
-from workbench.store.database import Store, row_dict
+from workbench.store.database import Store
+from workbench.store.rankings import list_queues
 
 ALL_RUNS = 1_000_000_000
 OUTSIDE = ("import", "add_model", "tour", "serve", "demo")
@@ -118,12 +119,6 @@ def ids_in(value: object) -> Iterator[str]:
             yield from ids_in(inner)
 
 
-def list_all_queues(store: Store) -> list[RankQueue]:
-    """Ranking queues, archived ones too."""
-    with store.read() as connection:
-        return [RankQueue(**row_dict(row)) for row in connection.execute(select(tables.rank_queues))]
-
-
 def _causes_first(kept: set[str], edges: tuple[Edge, ...], nodes: Mapping[str, Node]) -> list[str]:
     """Topological order; among equals, older things first."""
     waiting = {key: 0 for key in kept}
@@ -160,7 +155,7 @@ class _Graph:
         self.models = {item.id: item for item in model_store.list_models(store, archived=True)}
         self.variants = {item.id: item for item in model_store.list_variants(store, archived=True)}
         self.runs = {item.id: item for item in run_store.list_runs(store, archived=True, limit=ALL_RUNS)}
-        self.queues = {item.id: item for item in list_all_queues(store)}
+        self.queues = {item.id: item for item in list_queues(store, archived=True)}
         for version in self.versions.values():
             self._add_version(version)
         for model in self.models.values():

@@ -303,6 +303,19 @@ def display_order(item: RankItem, rater: str, *, repeat: bool = False) -> tuple[
     return again if again != first else first[::-1]
 
 
+def shown_order(store: Store, item_id: str, rater: str) -> tuple[str, ...]:
+    """The order in which a rater sees an item's answers now: that of the hidden repeat once they have ranked it.
+
+    Raises:
+        NotFound: no such item.
+    """
+    rater = check_rater(rater)
+    with store.read() as connection:
+        item = _find_item(connection, item_id)
+        ranked = connection.execute(_live(_rankings.c.item_id == item_id, _rankings.c.rater == rater)).first()
+    return display_order(item, rater, repeat=ranked is not None)
+
+
 def _live(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Rankings that were not taken back."""
     undone = exists().where(_undos.c.ranking_id == _rankings.c.id)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from workbench.api import Workspace
 from workbench.errors import WorkbenchError
+from workbench.evaluation.report import report_html
 from workbench.records import Run, RunState
 from workbench.ui.errors import show_problem, shown_errors
 from workbench.ui.grid import grid_of, show_rows, show_summary
@@ -42,6 +45,17 @@ def show_answer_run(ws: Workspace, run_id: str) -> None:
         variants = run.spec.get("variants")
         if isinstance(variants, list):
             link_to(PLAYGROUND, "Ask them something", icon="forum", **variants_query(*map(str, variants)))
+        if run.result.get("summary"):
+            st.download_button(
+                "Report",
+                partial(report_html, ws.store, run),
+                f"comparison-{run.id}.html",
+                "text/html",
+                icon=":material/summarize:",
+                help="One HTML file to send: answers side by side, figures, how it was made. It needs no network.",
+                key="answer.report",
+                on_click="ignore",
+            )
     if run.failure is not None and run.state in (RunState.FAILED, RunState.INTERRUPTED):
         remedy = f"\n\n{plain(run.failure.remedy)}" if run.failure.remedy else ""
         st.error(plain(run.failure.message) + remedy, icon=":material/error:")

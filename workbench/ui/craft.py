@@ -197,18 +197,19 @@ def _show_list(desk: Desk, opened: str | None) -> None:
     search = st.text_input(
         "Search", key="craft.search", type="search", placeholder="Words in any turn", label_visibility="collapsed"
     )
-    for key, item in reversed(desk.changes.items()):
-        if key.startswith(NEW) and not search:
-            _show_item(desk, key, _drafted(desk, item), item, opened)
-    if desk.version is None:
-        return
-    total = desk.ws.rows(desk.version.id, limit=1, search=search or "").total if search else desk.version.rows
-    page, pages = current_page("craft.rows_page", total, PAGE_ROWS)
-    found = desk.ws.rows(desk.version.id, offset=(page - 1) * PAGE_ROWS, limit=PAGE_ROWS, search=search or "")
-    for row in found.rows:
-        known = desk.changes.get(row.row_id)
-        payload = row.payload if known is None else _drafted(desk, known) or row.payload
-        _show_item(desk, row.row_id, payload, known, opened)
+    new = [key for key in reversed(desk.waiting) if key.startswith(NEW) and not search]
+    with st.container(gap=None):
+        for key in new:
+            _show_item(desk, key, _drafted(desk, desk.changes[key]), desk.changes[key], opened)
+        if desk.version is None:
+            return
+        total = desk.ws.rows(desk.version.id, limit=1, search=search or "").total if search else desk.version.rows
+        page, pages = current_page("craft.rows_page", total, PAGE_ROWS)
+        found = desk.ws.rows(desk.version.id, offset=(page - 1) * PAGE_ROWS, limit=PAGE_ROWS, search=search or "")
+        for row in found.rows:
+            known = desk.changes.get(row.row_id)
+            payload = row.payload if known is None else _drafted(desk, known) or row.payload
+            _show_item(desk, row.row_id, payload, known, opened)
     if not found.rows:
         st.caption("No row holds these words." if search else "This version has no rows.")
     page_switch(pages, "craft.rows_page", count(total, "row"))

@@ -14,9 +14,10 @@ import streamlit as st
 from workbench.api import Workspace
 from workbench.records import Dataset, Example, Message, Payload, Preference, Row, Version, new_id, utc_now
 from workbench.store import datasets as dataset_store
+from workbench.ui.deleting import delete_control, purge_control, show_purged
 from workbench.ui.errors import shown_errors
 from workbench.ui.inspector import show_inspector
-from workbench.ui.links import NEW_RUN, go_to, has_page
+from workbench.ui.links import DATASETS, NEW_RUN, go_to, has_page
 from workbench.ui.paging import current_page, page_switch, times
 from workbench.ui.state import DATASET_PARAM
 from workbench.ui.text import ago, count, exact, plain, shorten, show_messages
@@ -125,8 +126,10 @@ def _rows(ws: Workspace, version: Version) -> None:
         )
         page_switch(pages, "dataset.rows_page", count(found.total, "row"))
         chosen = [index for index in event.selection.rows if index < len(found.rows)]
+        show_purged()
         if chosen:
             show_row(ws, found.rows[chosen[0]])
+            purge_control(ws, version.dataset_id, found.rows[chosen[0]].row_id)
         else:
             st.caption("Tick a row to read it and to see which of its tokens are learned.")
 
@@ -243,6 +246,15 @@ def _versions(ws: Workspace, versions: Sequence[Version]) -> None:
             f"{count(len(diff.added), 'row')} added, {count(len(diff.removed), 'row')} removed, "
             f"{count(len(diff.changed), 'row')} changed."
         )
+    purged = {version.number for version in versions if version.manifest.get("purged")}
+    if purged:
+        st.caption(
+            f"Rows were purged from version {', '.join(map(str, sorted(purged)))}; digests are those from before."
+        )
+    if len(versions) > 1:
+        delete_control(
+            "newest version", key=f"version.{versions[0].id}", delete=partial(ws.delete_version, versions[0].id)
+        )
 
 
 def _details(ws: Workspace, dataset: Dataset) -> None:
@@ -263,4 +275,10 @@ def _details(ws: Workspace, dataset: Dataset) -> None:
     ):
         dataset_store.update_dataset(ws.store, dataset.id, archived_at=None if away else utc_now())
         st.rerun()
+    delete_control(
+        "dataset",
+        key=f"dataset.{dataset.id}",
+        delete=partial(ws.delete_dataset, dataset.id),
+        after=partial(go_to, DATASETS),
+    )
     st.caption(f"Id {dataset.id}, files in {plain(str(Path(ws.settings.datasets_dir) / dataset.id))}")

@@ -14,6 +14,7 @@ from workbench.records import Interval, RankQueue
 from workbench.store import rankings
 from workbench.ui import charts
 from workbench.ui.links import RANK, go_to, link_to, queue_query
+from workbench.ui.rank_export import show_export
 from workbench.ui.state import QUEUE_PARAM
 from workbench.ui.text import count, plain
 
@@ -63,6 +64,7 @@ def show_leaderboard(ws: Workspace, queues: Sequence[RankQueue]) -> None:
         if len(queues) == 1:
             link_to(RANK, "Rank its answers", icon="social_leaderboard", **queue_query(queues[0].id))
         return
+    show_export(ws, queues, board.votes)
     if board.ratings:
         _show_strengths(board)
     if board.pairs:
@@ -95,7 +97,7 @@ def _show_strengths(board: Leaderboard) -> None:
             "variant": st.column_config.TextColumn("Variant", width=240),
             "strength": st.column_config.NumberColumn("Strength", format="%+.2f"),
             "interval": st.column_config.TextColumn("95 % interval", help="Bootstrap over prompts."),
-            "share": st.column_config.NumberColumn("Won", format="percent", help="Comparisons won, ties half."),
+            "share": st.column_config.NumberColumn("Won", format="%.0f %%", help="Comparisons won, ties half."),
             "comparisons": st.column_config.NumberColumn("Comparisons", format="localized"),
         },
     )
@@ -120,7 +122,7 @@ def strength_table(board: Leaderboard) -> pd.DataFrame:
                 "variant": names[item.variant_id],
                 "strength": item.strength,
                 "interval": f"{item.low:+.2f} to {item.high:+.2f}",
-                "share": item.wins / item.comparisons if item.comparisons else None,
+                "share": 100 * item.wins / item.comparisons if item.comparisons else None,
                 "comparisons": item.comparisons,
             }
             for item in board.ratings
@@ -142,15 +144,14 @@ def _show_pairs(board: Leaderboard) -> None:
         key="leaderboard.pairs",
         alt="Win rate of each pair of variants, the clearest first",
         column_config={
-            "better": st.column_config.TextColumn("Better", width=190),
-            "worse": st.column_config.TextColumn("Worse", width=190),
-            "share": st.column_config.NumberColumn("Win rate", format="percent", help="Ties count half."),
+            "better": st.column_config.TextColumn("Better", width=150),
+            "worse": st.column_config.TextColumn("Worse", width=150),
+            "share": st.column_config.NumberColumn("Win rate", format="%.0f %%", help="Ties count half."),
             "interval": st.column_config.TextColumn("95 % interval", help="Wilson score interval."),
             "votes": st.column_config.TextColumn("Won, lost, tied"),
-            "told": st.column_config.TextColumn("Told apart"),
-            "needed": st.column_config.NumberColumn(
+            "needed": st.column_config.TextColumn(
                 "Votes still needed",
-                format="localized",
+                width=140,
                 help="Decisive votes until the share seen so far could be told from a coin, with power 80 %.",
             ),
         },
@@ -165,15 +166,18 @@ def pair_table(board: Leaderboard) -> pd.DataFrame:
             {
                 "better": names.get(pair.better, pair.better),
                 "worse": names.get(pair.worse, pair.worse),
-                "share": pair.share.value,
+                "share": 100 * pair.share.value,
                 "interval": _percent(pair.share),
                 "votes": f"{pair.wins}, {pair.losses}, {pair.ties}",
-                "told": "yes" if pair.distinguishable else "not yet",
-                "needed": pair.still_needed,
+                "needed": "told apart" if pair.distinguishable else _missing(pair.still_needed),
             }
             for pair in board.pairs
         ]
     )
+
+
+def _missing(votes: int | None) -> str:
+    return "an even split so far" if votes is None else f"about {votes:,}"
 
 
 def _show_trust(board: Leaderboard) -> None:
@@ -200,13 +204,13 @@ def _show_trust(board: Leaderboard) -> None:
 
 
 def _figure(label: str, value: float | None, below: str, help_text: str) -> None:
-    with st.container(border=True, gap="xsmall"):
+    with st.container(border=True, gap="xsmall", height="stretch"):
         st.metric(label, "–" if value is None else f"{value:.2f}", help=help_text)
         st.caption(below or "not enough votes")
 
 
 def _share(label: str, share: Interval | None, below: str) -> None:
-    with st.container(border=True, gap="xsmall"):
+    with st.container(border=True, gap="xsmall", height="stretch"):
         st.metric(label, "–" if share is None else f"{share.value:.0%}")
         st.caption(f"{_percent(share)}, n = {share.n}; {below}" if share else f"no votes; {below}")
 
@@ -239,13 +243,13 @@ def _show_raters(board: Leaderboard) -> None:
         key="leaderboard.raters",
         alt="Raters with what speaks against their votes",
         column_config={
-            "rater": st.column_config.TextColumn("Rater", width=200),
-            "first": st.column_config.NumberColumn("First shown is best", format="percent"),
+            "rater": st.column_config.TextColumn("Rater", width=150),
+            "first": st.column_config.NumberColumn("First is best", format="%.0f %%"),
             "interval": st.column_config.TextColumn("95 % interval"),
-            "votes": st.column_config.NumberColumn("Votes with one best", format="localized"),
-            "again": st.column_config.NumberColumn("Same judgement twice", format="percent"),
+            "votes": st.column_config.NumberColumn("Votes", format="localized", help="With one best answer."),
+            "again": st.column_config.NumberColumn("Same twice", format="%.0f %%"),
             "repeats": st.column_config.NumberColumn("Hidden repeats"),
-            "flag": st.column_config.TextColumn("Flag", width=200),
+            "flag": st.column_config.TextColumn("Flag", width=160),
         },
     )
     if len(board.agreement.pairs) > 0:
@@ -279,10 +283,10 @@ def rater_table(board: Leaderboard) -> pd.DataFrame:
         rows.append(
             {
                 "rater": rater,
-                "first": place.first.value if place else None,
+                "first": 100 * place.first.value if place else None,
                 "interval": _percent(place.first) if place else "",
                 "votes": place.first.n if place else 0,
-                "again": again.same.value if again and again.same else None,
+                "again": 100 * again.same.value if again and again.same else None,
                 "repeats": again.repeats if again else 0,
                 "flag": "takes the first shown" if place and place.flagged else "",
             }

@@ -42,7 +42,6 @@ def show_queues(ws: Workspace, queues: Sequence[RankQueue]) -> None:
             "items": [item.total for item in progress],
             "votes": [item.votes for item in progress],
             "raters": [item.raters for item in progress],
-            "overlap": [queue.overlap for queue in queues],
             "created": times([queue.created_at for queue in queues]),
         }
     )
@@ -54,14 +53,13 @@ def show_queues(ws: Workspace, queues: Sequence[RankQueue]) -> None:
         alt="Queues, newest first",
         column_config={
             "open": st.column_config.ButtonColumn("", width=70, type="tertiary", key="rank.open"),
-            "name": st.column_config.TextColumn("Queue", width=280),
+            "name": st.column_config.TextColumn("Queue", width=260),
             "done": st.column_config.ProgressColumn(
                 "Done", min_value=0, max_value=1, format="percent", help="Items with as many votes as were asked for."
             ),
             "items": st.column_config.NumberColumn("Items", format="localized"),
             "votes": st.column_config.NumberColumn("Votes", format="localized"),
             "raters": st.column_config.NumberColumn("Raters"),
-            "overlap": st.column_config.NumberColumn("Raters an item", help="How many people see each item."),
             "created": st.column_config.DatetimeColumn("Created", format="distance"),
         },
     )

@@ -6,15 +6,18 @@ Only what moves while the run is at work stands in a fragment with a timer; the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
 from workbench.api import Workspace
 from workbench.records import Run, RunState
 from workbench.ui import charts
+from workbench.ui.deleting import delete_control
 from workbench.ui.errors import shown_errors
 from workbench.ui.links import (
     DATASETS,
+    LINEAGE,
     NEW_RUN,
     PLAYGROUND,
     PROMPT_SETS,
@@ -86,6 +89,12 @@ def _actions(ws: Workspace, run: Run) -> None:
             if st.button("Take out of the archive" if away else "Archive", icon=icon, key="run.archive"):
                 ws.edit_run(run.id, archived=not away)
                 st.rerun()
+        if run.kind in TRAINING or run.kind == "export":
+            link_to(LINEAGE, "Lineage", icon="account_tree", of=run.id)
+        if not run.state.active:
+            delete_control(
+                "run", key=f"run.{run.id}", delete=partial(ws.delete_run, run.id), after=partial(go_to, RUNS)
+            )
         if run.kind == "import" and isinstance(run.result.get("dataset_id"), str):
             link_to(DATASETS, "Open the dataset", icon="table_rows", **dataset_query(str(run.result["dataset_id"])))
         if run.kind == "answer":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from workbench.api import Workspace
 from workbench.generation.servers import probe_server, save_server_key, server_key
 from workbench.records import Server
 from workbench.store import models as model_store
+from workbench.ui.deleting import delete_control
 from workbench.ui.errors import shown_errors
 from workbench.ui.text import ago, count, exact, plain
 
@@ -43,6 +46,7 @@ def _show_server(ws: Workspace, server: Server) -> None:
                 found = probe_server(server.base_url, server_key(ws.settings, server.id))
                 server = model_store.update_server(ws.store, server.id, capabilities=found)
         _change_key(ws, server)
+        delete_control("server", key=f"servers.{server.id}", delete=partial(ws.delete_server, server.id))
     with st.container(horizontal=True, gap="small"):
         for name, words, help_text in ABILITIES:
             if server.capabilities.get(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.ui.base_models import need_ready_model
 from workbench.ui.conversation import MOST_PANES
+from workbench.ui.deleting import delete_control
 from workbench.ui.errors import show_problem, shown_errors
-from workbench.ui.links import PLAYGROUND, go_to, variants_query
+from workbench.ui.links import EXPORT, LINEAGE, PLAYGROUND, go_to, variants_query
 from workbench.ui.runs import run_link
 from workbench.ui.text import ago, count, exact, plain
 
@@ -141,6 +143,7 @@ def _show_variant(ws: Workspace, variant_id: str) -> None:
             st.caption("Digest of the adapter" if variant.adapter_path else "Digest of the base's weights")
             st.code(digest, language=None)
         _edit_variant(ws, variant)
+        delete_control("variant", key=f"variant.{variant.id}", delete=partial(ws.delete_variant, variant.id))
 
 
 def _links(ws: Workspace, variant: Variant) -> None:
@@ -153,6 +156,10 @@ def _links(ws: Workspace, variant: Variant) -> None:
                 go_to(PLAYGROUND, **variants_query(base.id, variant.id))
         elif st.button("Ask it", icon=":material/forum:", key="variants.ask"):
             go_to(PLAYGROUND, **variants_query(variant.id))
+        if variant.model_id is not None and st.button("Export", icon=":material/ios_share:", key="variants.export"):
+            go_to(EXPORT, variant=variant.id)
+        if st.button("Lineage", icon=":material/account_tree:", key="variants.lineage"):
+            go_to(LINEAGE, of=variant.id)
         if variant.run_id is not None:
             try:
                 run_link(run_store.get_run(ws.store, variant.run_id), label="The run that made it")

@@ -76,7 +76,11 @@ class Desk {
     }
     const pending = this.outbox.all();
     const gone = this.goneSlots(pending);
-    const offered = data.items.filter((item) => !gone.has(item.slot));
+    // What was just taken back is here, although the server may not know yet that it is to be ranked again.
+    const back = new Set(pending.filter((entry) => entry.kind === "undo").map((entry) => entry.slot));
+    const kept = this.ahead.filter((item) => back.has(item.slot));
+    const others = data.items.filter((item) => !kept.some((other) => other.slot === item.slot));
+    const offered = [...kept, ...others].filter((item) => !gone.has(item.slot));
     if (this.item) {
       this.ahead = offered.filter((item) => item.slot !== this.item.slot);
     } else {
@@ -233,7 +237,7 @@ class Desk {
     }
     if (this.item) this.ahead.unshift(this.item);
     this.data.history = this.data.history.filter((vote) => vote.nonce !== last.nonce);
-    this.submit({ kind: "undo", nonce: makeNonce(), target: last.nonce });
+    this.submit({ kind: "undo", nonce: makeNonce(), target: last.nonce, slot: last.item.slot });
     this.open(last.item);
     this.say("Your last vote is taken back. Rank it again.");
   }

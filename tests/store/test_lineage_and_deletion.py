@@ -1,0 +1,165 @@
+"""What came from what, and what may be deleted: only what nothing refers to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from workbench.datasets.versions import edit_version, iter_rows, write_version
+from workbench.errors import Conflict, NotFound
+from workbench.records import Completion, Example, Message, RunState, Sampling, Variant, Version, new_id, utc_now
+from workbench.store import answers as answer_store
+from workbench.store import datasets as dataset_store
+from workbench.store import deletion
+from workbench.store import models as model_store
+from workbench.store import runs as run_store
+from workbench.store.database import Store
+from workbench.store.lineage import trace
+
+
+def example(text: str) -> Example:
+    return Example(messages=(Message(role="user", content=text), Message(role="assistant", content="yes")))
+
+
+@pytest.fixture
+def version(store: Store) -> Version:
+    dataset = dataset_store.create_dataset(store, "rows", "instructions")
+    importing = add_run(store, "import", "Import rows", {"dataset": "rows"})
+    source = {"source": "rows.csv", "run_id": importing}
+    return write_version(store, dataset.id, [example("a"), example("b")], provenance=source)
+
+
+def add_run(store: Store, kind: str, name: str, spec: dict[str, Any], **result: Any) -> str:
+    run = run_store.add_run(store, kind=kind, name=name, slot="train", spec=spec)
+    run_store.update_run(store, run.id, state=RunState.FINISHED, result=result)
+    return run.id
+
+
+@pytest.fixture
+def tuned(store: Store, version: Version, tmp_path: Path) -> Variant:
+    model = tiny.register_model(store, tiny.make_model(tmp_path / "base"))
+    run = add_run(store, "sft", "Tune", {"dataset": "rows"}, version_id=version.id, model_id=model.id)
+    folder = store.settings.run_dir(run) / "adapter"
+    tiny.make_adapter(tmp_path / "base", folder)
+    return model_store.add_variant(
+        store, "tuned", model_id=model.id, adapter_path=str(folder), adapter_digest="d", run_id=run
+    )
+
+
+def answer(store: Store, variant: Variant, run_id: str | None = None) -> Completion:
+    made = Completion(
+        id=new_id("cmp"), variant_id=variant.id, prompt=(Message(role="user", content="a"),), text="yes",
+        sampling=Sampling(), run_id=run_id, created_at=utc_now(),
+    )  # fmt: skip
+    answer_store.add_completions(store, [made])
+    return made
+
+
+def ranked(store: Store, source: dict[str, Any], made: list[Completion]) -> Any:
+    from workbench.store import rankings
+
+    items = [rankings.NewItem(prompt=made[0].prompt, completions=tuple(one.id for one in made))]
+    return rankings.create_queue(store, "queue", items, source=source)
+
+
+def test_an_adapter_is_traced_back_to_its_file_and_on_to_answers_and_exports(
+    store: Store, version: Version, tuned: Variant
+) -> None:
+    edited = edit_version(store, version, removed=[next(iter(iter_rows(store, version))).row_id])
+    answered = add_run(store, "answer", "Ask", {}, answers={"version_id": edited.id, "variants": [tuned.id]})
+    queue = ranked(store, {"run_id": answered}, [answer(store, tuned, answered), answer(store, tuned, answered)])
+    pairs = dataset_store.create_dataset(store, "again", "instructions")
+    made = write_version(store, pairs.id, [example("c")], provenance={"queue_id": queue.id})
+    exported = add_run(store, "export", "Out", {"variant": tuned.id}, variant_id=tuned.id, path="/x")
+    found = trace(store, "tuned")
+    names = {node.id: node.title for node in found.nodes}
+    assert {"rows.csv", "Import rows", "rows@1", "tiny", "Tune"} <= {names[key] for key in found.before}
+    assert {answered, queue.id, made.id, exported} == set(found.after)
+    order = [node.id for node in found.nodes]
+    assert all(order.index(edge.source) < order.index(edge.target) for edge in found.edges)
+    assert edited.id not in names and "tuned" not in {names[key] for key in found.before}
+    assert found.node(version.id).detail["content_hash"] == version.content_hash
+    assert trace(store, "again").before and trace(store, "rows@1").root == version.id
+    with pytest.raises(NotFound, match="goes by this"):
+        trace(store, "nothing")
+
+
+def test_raters_and_their_standing_votes_are_told_at_the_queue(store: Store, tuned: Variant) -> None:
+    from workbench.store import rankings
+
+    queue = ranked(store, {}, [answer(store, tuned), answer(store, tuned)])
+    handed = rankings.next_item(store, queue.id, "Ana")
+    assert handed is not None
+    rankings.submit_ranking(
+        store, handed.item.id, "Ana", shown=handed.shown, tiers=[[handed.shown[0]], [handed.shown[1]]], nonce="n1"
+    )
+    assert trace(store, queue.id).node(queue.id).detail["raters"] == {"Ana": 1}
+
+
+def test_what_is_in_use_is_not_deleted_and_says_by_what(store: Store, version: Version, tuned: Variant) -> None:
+    run = str(tuned.run_id)
+    answered = add_run(store, "answer", "Ask", {}, answers={"version_id": version.id, "variants": [tuned.id]})
+    made = [answer(store, tuned, answered), answer(store, tuned, answered)]
+    queue = ranked(store, {}, made)
+    for refuse, words in (
+        (lambda: deletion.delete_version(store, version.id), "the run 'Ask', the run 'Tune'|the run 'Tune'"),
+        (lambda: deletion.delete_dataset(store, "rows"), "the dataset 'rows' is in use by the run"),
+        (lambda: deletion.delete_variant(store, tuned.id), "2 answers it gave, the run 'Ask'"),
+        (lambda: deletion.delete_variant(store, "tiny"), "its base model"),
+        (lambda: deletion.delete_run(store, run), "the variant 'tuned', which it made"),
+        (lambda: deletion.delete_run(store, answered), "1 ranking item with its answers"),
+    ):
+        with pytest.raises(Conflict, match=words) as told:
+            refuse()
+        assert told.value.remedy
+    assert queue and Path(str(tuned.adapter_path)).is_dir()
+
+
+def test_from_the_last_to_the_first_everything_can_be_deleted(store: Store, version: Version, tuned: Variant) -> None:
+    answered = add_run(store, "answer", "Ask", {}, answers={"version_id": version.id, "variants": [tuned.id]})
+    answer(store, tuned, answered)
+    folder = store.settings.datasets_dir / version.dataset_id
+    assert list(folder.glob("*.parquet"))
+    deletion.delete_run(store, answered)
+    deletion.delete_variant(store, "tuned")
+    assert not Path(str(tuned.adapter_path)).exists()
+    deletion.delete_run(store, str(tuned.run_id))
+    deletion.delete_dataset(store, "rows")
+    assert not folder.exists() and not dataset_store.list_datasets(store)
+    assert [run.kind for run in run_store.list_runs(store)] == ["import"]
+
+
+def test_a_version_takes_only_its_own_files_with_it(store: Store, version: Version) -> None:
+    first = next(iter(iter_rows(store, version)))
+    newer = edit_version(store, version, replaced={first.row_id: example("changed")})
+    with pytest.raises(Conflict, match="version 2, which was made from it"):
+        deletion.delete_version(store, version.id)
+    deletion.delete_version(store, newer.id)
+    assert [row.payload for row in iter_rows(store, version)] == [example("a"), example("b")]
+    assert len(list((store.settings.datasets_dir / version.dataset_id).glob("*.parquet"))) == 1
+
+
+def test_a_run_that_waits_keeps_the_dataset_it_names(store: Store, version: Version) -> None:
+    run = run_store.add_run(store, kind="sft", name="Waits", slot="train", spec={"dataset": "rows"})
+    with pytest.raises(Conflict, match="the run 'Waits'"):
+        deletion.delete_version(store, version.id)
+    with pytest.raises(Conflict, match="at work on it"):
+        deletion.delete_run(store, run.id)
+
+
+def test_a_server_goes_once_no_variant_is_on_it(store: Store) -> None:
+    from workbench.api import Workspace
+    from workbench.generation.servers import save_server_key, server_key
+
+    workspace = Workspace(settings=store.settings)
+    server = model_store.add_server(store, "lab", "http://127.0.0.1:9/v1", {})
+    save_server_key(store.settings, server.id, "secret")
+    variant = model_store.add_variant(store, "remote", server_id=server.id, remote_model="x")
+    with pytest.raises(Conflict, match="the variant 'remote'"):
+        workspace.delete_server("lab")
+    assert server_key(store.settings, server.id) == "secret"
+    workspace.delete_variant(variant.id)
+    workspace.delete_server("lab")
+    assert server_key(store.settings, server.id) == "" and not workspace.servers()
+    workspace.store.close()
