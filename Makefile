@@ -58,7 +58,9 @@ check: dev ## ruff, mypy and the import contracts
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 test: check chromium ## All checks and all tests
-	@$(BIN)/python -m pytest -ra $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -ra -n 2 --ignore=tests/e2e $(PYTEST_ARGS)
+	@echo "Now the whole thing: the tour on the bundled model, and the pages in Chromium"
+	@$(BIN)/python -m pytest -ra tests/e2e $(PYTEST_ARGS)
 
 bench: dev ## Every figure the README quotes, with its peers
 	@$(BIN)/python -m benchmarks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "pages"))  # the scripted server lives beside the page tests
-
-from scripted_chat import scripted_chat
-
+from tests.pages.scripted_chat import scripted_chat
 from workbench.api import Workspace
 from workbench.cli import run as cli
 

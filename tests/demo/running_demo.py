@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from scripted_chat import ScriptedChat
-
+from tests.pages.scripted_chat import ScriptedChat
 from workbench.demo.configs import DemoConfig, write_password
 from workbench.errors import Stopped, WorkbenchError
 from workbench.generation.servers import add_server, remote_variant

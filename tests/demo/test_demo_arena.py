@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running_demo import make_variants
-from scripted_chat import ScriptedChat
 
+from tests.pages.scripted_chat import ScriptedChat
 from workbench.demo.arena import CHOICES, Arena
 from workbench.demo.compare import Pane
 from workbench.demo.configs import DemoConfig

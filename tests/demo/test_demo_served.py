@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from running_demo import RunningDemo, make_variants, running_demo
-from scripted_chat import HOSTILE, ScriptedChat
 
+from tests.pages.scripted_chat import HOSTILE, ScriptedChat
 from workbench.demo.gate import POLICY
 from workbench.errors import RunProblem
 from workbench.store import answers as answer_store
@@ -204,3 +205,32 @@ def test_a_port_in_use_ends_the_run_with_words(store: Store, chat: ScriptedChat)
         port = demo.job.results["port"]
         with running_demo(store, chat, variants=variants, run_id="run_second", port=port) as second:
             assert isinstance(second.job.error, RunProblem) and "port is in use" in second.job.error.sentence()
+
+
+def ask_and_go(demo: RunningDemo, client: httpx.Client, *, stop: bool) -> bool:
+    """Ask as the page does and go once there is some text, the slow model still writing; False where refused."""
+    config, session = client.get("/config").json(), secrets.token_hex(5)
+    fn_index = next(each["id"] for each in config["dependencies"] if each["api_name"] == "compare")
+    body = {"data": ["one two three"], "fn_index": fn_index, "session_hash": session}
+    event = client.post("/gradio_api/queue/join", json=body).json()["event_id"]
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+        for line in stream.iter_lines():
+            if "You said" in line:
+                break
+            if "process_completed" in line:
+                return False
+    if stop:
+        body = {"session_hash": session, "event_id": event, "fn_index": fn_index}
+        assert client.post("/gradio_api/cancel", json=body).status_code == 200
+    return True
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["leaves", "presses stop"])
+def test_the_place_of_a_visitor_who_goes_is_free_again(store: Store, chat: ScriptedChat, stop: bool) -> None:
+    with running_demo(store, chat, "echo", "slow", per_visitor=100, concurrency=2) as demo, http(demo) as client:
+        for _ in range(6):  # more than may be under way at once, of one address and of all
+            deadline = time.monotonic() + 30
+            while not ask_and_go(demo, client, stop=stop):
+                assert time.monotonic() < deadline, "the places are not given back"
+                time.sleep(0.1)
+        assert not chat.gate.is_set()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 
+from tests.bundled import bundled_model_folder
 from workbench.datasets.render import load_renderer
 from workbench.datasets.versions import write_version
 from workbench.errors import Conflict, ModelProblem, TemplateProblem, UsageError
@@ -20,8 +21,10 @@ from workbench.records import Completion, Example, Message, Sampling, Variant, n
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
-from workbench.store.datasets import create_dataset
 from workbench.store.database import Store
+from workbench.store.datasets import create_dataset
+
+__all__ = ["bundled_model_folder"]
 
 
 @pytest.fixture
@@ -252,6 +255,7 @@ def test_the_card_tells_data_settings_and_figures_of_the_run(store: Store, tuned
 
 
 @pytest.mark.bundled
+@pytest.mark.slow
 def test_the_bundled_model_answers_alike_in_every_number_format(
     store: Store, tmp_path: Path, bundled_model_folder: Path
 ) -> None:

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from tests.tiny import END_ID, make_adapter, make_model
-from workbench.errors import GenerationProblem, ModelProblem
+from workbench.errors import GenerationProblem, ModelProblem, UsageError
 from workbench.generation.configs import Delta, Done, Failed, GenerationRequest
 from workbench.generation.engine import Engine, Handle
 from workbench.models.loading import quiet_peft
@@ -254,7 +254,7 @@ def test_a_prompt_that_does_not_fit_is_refused_in_words_and_a_long_answer_ends_a
     with pytest.raises(GenerationProblem, match="600 tokens long and this model reads at most 512") as problem:
         engine.submit(GenerationRequest(prompt_ids=(5,) * 600))
     assert "Shorten" in problem.value.remedy
-    with pytest.raises(GenerationProblem, match="empty"):
+    with pytest.raises(UsageError, match="empty"):
         engine.submit(GenerationRequest(prompt_ids=()))
     ids, _, reason = collect(
         engine.submit(GenerationRequest(prompt_ids=(5,) * 500, sampling=Sampling(temperature=0, max_tokens=100)))

@@ -198,6 +198,25 @@ def test_what_cannot_be_answered_is_refused_in_the_protocols_own_form(
     assert words in error["message"] and set(error) - {"remedy"} == {"message", "type", "param", "code"}
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"{", "the body is not valid JSON."),
+        (b'{"model": "MODEL", "prompt": ""}', "prompt: it is empty."),
+        (b'{"model": "MODEL", "prompt": "\\ud800"}', "prompt: a prompt holds half of a character"),
+        (b'{"model": "MODEL", "prompt": [1000000000]}', "outside the vocabulary"),
+        (b'{"model": "\\ud800", "prompt": "x"}', "half of a character"),
+    ],
+)
+def test_a_body_that_makes_no_sense_is_refused_and_not_called_too_long(served: Served, body: bytes, words: str) -> None:
+    raw = body.replace(b"MODEL", served.model.id.encode())
+    answer = served.http.post("/completions", content=raw, headers={"Content-Type": "application/json"})
+    error = answer.json()["error"]
+    assert (
+        answer.status_code == 400 and words in error["message"] and error["code"] in ("invalid_value", "invalid_prompt")
+    )
+
+
 def test_a_body_that_is_not_json_and_an_unknown_path_are_refused_in_the_same_form(served: Served) -> None:
     assert "error" in served.http.post("/chat/completions", content=b"{", headers={"content-type": "a/json"}).json()
     missing = served.http.get("/nothing")

@@ -53,11 +53,15 @@ def test_export_launches_a_run_with_what_was_chosen(
 
 
 def test_a_finished_and_a_failed_export_tell_what_came_of_them(ws: Workspace) -> None:
-    for name, changes in (
-        ("good", {"state": RunState.FINISHED, "result": {"path": "/x/adapter.zip", "bytes": 2_000_000, "replay": {
-            "prompts": 8, "exact": 7, "stored": 8, "bound": 0.001, "ties": [{"prompt": "p", "token": 3, "margin": 1e-4}]}}}),
-        ("bad", {"state": RunState.FAILED, "failure": {"error": "ModelProblem", "message": "it answers differently", "remedy": "Use float32."}}),
-    ):  # fmt: skip
+    tie = {"prompt": "p", "token": 3, "margin": 1e-4}
+    replay = {"prompts": 8, "exact": 7, "stored": 8, "bound": 0.001, "ties": [tie]}
+    failure = {"error": "ModelProblem", "message": "it answers differently", "remedy": "Use float32."}
+    result = {"path": "/x/adapter.zip", "bytes": 2_000_000, "replay": replay}
+    outcomes = {
+        "good": {"state": RunState.FINISHED, "result": result},
+        "bad": {"state": RunState.FAILED, "failure": failure},
+    }
+    for name, changes in outcomes.items():
         run = run_store.add_run(ws.store, kind="export", name=name, slot="io", spec={})
         run_store.update_run(ws.store, run.id, **changes)
     app = open_page(links.EXPORT)

@@ -330,3 +330,17 @@ def test_a_cycle_of_majorities_is_found_once() -> None:
     board = build_leaderboard(as_votes(ballots([("Ada", f"q{n}", orders[n % 3]) for n in range(9)]), 3))
     assert board.cycles == (("a", "b", "c"),)
     assert find_cycles(comparisons(0, variants=3), np.array([[0, 2, 2], [1, 0, 2], [1, 1, 0]])) == []
+
+
+def test_ten_thousand_votes_of_several_raters_are_concluded() -> None:
+    generator = random.Random(0)
+    cast = ballots(
+        [
+            (f"rater {n % 7}", f"q{n // 2}", sorted(range(3), key=lambda place: generator.gauss(place, 1.5)))
+            for n in range(10_000)
+        ]
+    )
+    board = build_leaderboard(as_votes(cast, 3))
+    assert (board.votes, board.prompts, len(board.raters), board.agreement.items) == (10_000, 5_000, 7, 5_000)
+    assert [(rating.variant_id, rating.rank) for rating in board.ratings] == [("a", 1), ("b", 2), ("c", 3)]
+    assert all(pair.distinguishable for pair in board.pairs) and not board.cycles

@@ -38,7 +38,7 @@ COMMANDS = {
     "serve": ("workbench.cli.serving:serve", "Start a model's engine and tell where it listens."),
     "demo": ("workbench.cli.showing:demo", "Start and stop a page for visitors: side by side and blind votes."),
     "report": ("workbench.cli.showing:report", "Write answers to a prompt set as one HTML file."),
-    "export": ("workbench.cli.sharing:export", "Write an adapter, merged weights, an Ollama folder or a hub repository."),
+    "export": ("workbench.cli.sharing:export", "Share a variant: zip, merged weights, Ollama folder, hub repository."),
     "lineage": ("workbench.cli.sharing:lineage", "What came from what; make an adapter again; purge a row."),
     "doctor": ("workbench.cli.doctor:doctor", "Check this machine and this installation."),
 }

@@ -75,10 +75,11 @@ def create(
     workspace = output.open_workspace()
     if run is not None:
         taken = {key: options.pop(key) for key in ("guidelines", "overlap", "repeats") if key in options}
-        name = options.pop("queue", None) or workspace.run(run).name
+        name = options.pop("queue", None)
         if options:
             place = output.option_name(next(iter(options)))
             raise UsageError("this says how to sample, and nothing is sampled with --from-run", place=place)
+        name = name or workspace.run(run).name
         numbers = {key: value if key == "guidelines" else _number(key, value) for key, value in taken.items()}
         _tell_queue(workspace.queue_from_run(run, name, **numbers))
         return

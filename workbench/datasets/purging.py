@@ -177,21 +177,28 @@ def _nobody_writes(store: Store) -> Iterator[None]:
 
 def _texts_of(store: Store, dataset: Dataset, row_id: str) -> tuple[set[str], int]:
     """The long texts only this row holds, over all its states; and how many of its texts other rows hold as well."""
-    mine: set[str] = set()
-    others: set[str] = set()
-    folder = store.settings.datasets_dir / dataset.id
-    known = False
-    for version in dataset_store.list_versions(store, dataset.id):
-        known = known or row_id in version.manifest.get("purged", ())  # type: ignore[operator]
-    for path in sorted(folder.glob("ver_*.parquet")):
-        for columns in iter_columns(path, COLUMNS):
-            for key, _, payload in zip(*columns, strict=True):
-                (mine if key == row_id else others).update(texts_in(json.loads(payload)))
-                known = known or key == row_id
-    if not known:
+    files = sorted((store.settings.datasets_dir / dataset.id).glob("ver_*.parquet"))
+    mine = {text for key, payload in _payloads(files) if key == row_id for text in texts_in(json.loads(payload))}
+    marked = [version.manifest.get("purged") for version in dataset_store.list_versions(store, dataset.id)]
+    if not mine and not any(isinstance(ids, list) and row_id in ids for ids in marked):
         raise NotFound("no version has such a row", place=dataset.name, value=row_id, remedy="Check the row's id.")
-    shared = {text for text in mine if any(text in other for other in others)}
+    shared: set[str] = set()
+    written = {text: _as_written(text) for text in mine}
+    for key, payload in _payloads(files):
+        if key != row_id:
+            shared |= {text for text, form in written.items() if form in payload}
     return {text for text in mine - shared if len(text) >= LONG}, len(shared)
+
+
+def _payloads(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    for path in files:
+        for ids, payloads in iter_columns(path, ("row_id", "payload")):
+            yield from zip(ids, payloads, strict=True)
+
+
+def _as_written(text: str) -> str:
+    """A text as it stands inside a payload's JSON."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def texts_in(value: Any, *, key: str = "") -> set[str]:
@@ -225,11 +232,12 @@ def _rewrite_files(
     """Write every file that holds the row, or one that says the same, a second time without it."""
     rows: set[str] = set()
     found: dict[str, _Rewritten] = {}
+    written = [_as_written(text) for text in words.texts]
     for other in dataset_store.list_datasets(store, archived=True):
         wanted = row_id if other.id == dataset.id else None
 
         def goes(key: str, payload: str, wanted: str | None = wanted) -> bool:
-            return key == wanted or (wanted is None and words.inside(json.loads(payload)))
+            return key == wanted or (wanted is None and any(form in payload for form in written))
 
         one = _rewrite_dataset(store, other, goes)
         if one is not None:
@@ -244,13 +252,7 @@ def _rewrite_dataset(store: Store, dataset: Dataset, goes: Callable[[str, str], 
     folder = store.settings.datasets_dir / dataset.id
     versions = dataset_store.list_versions(store, dataset.id)
     files = {name for version in versions for name in manifest_files(version.manifest)}
-    gone = {
-        key
-        for name in files
-        for columns in iter_columns(folder / name, COLUMNS)
-        for key, _, payload in zip(*columns, strict=True)
-        if goes(key, payload)
-    }
+    gone = {key for key, payload in _payloads(folder / name for name in files) if goes(key, payload)}
     if not gone:
         return None
     names, sizes = {}, {}

@@ -34,7 +34,7 @@ footer { display: none !important; }
 .gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
 .status, .status textarea { border: none !important; background: transparent !important; box-shadow: none !important; }
 @media (max-width: 640px) {
-  .gradio-container main { padding: 16px 12px !important; }
+  .gradio-container .main { padding: 16px 12px !important; }
   .votes button { min-height: 48px; }
 }
 """

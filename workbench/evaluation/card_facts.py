@@ -22,7 +22,17 @@ METHODS = {
     "rloo": "Reinforcement learning of a LoRA adapter with leave-one-out baselines",
     "grpo": "Group-relative policy optimisation of a LoRA adapter",
 }
-HIDDEN_SETTINGS = ("name", "sample_prompts", "sample_every", "sample_tokens", "keep_checkpoints", "overrule_gates")
+HIDDEN_SETTINGS = (
+    "name",
+    "dataset",
+    "model",
+    "adapter",
+    "sample_prompts",
+    "sample_every",
+    "sample_tokens",
+    "keep_checkpoints",
+    "overrule_gates",
+)
 USES = (("version_id", "trained on"), ("held_out_version_id", "measured on"))
 
 

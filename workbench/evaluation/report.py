@@ -250,7 +250,7 @@ def _card(variant: Variant, cell: AnswerCell | None) -> str:
             sign, kind = ("✓", "good") if passed else ("✗", "bad")
             marks.append(f"<span class='{kind}' title='{escaped(why)}'>{sign} {escaped(as_words(rule))}</span>")
     rules = f"<p class='rules'>{' '.join(marks)}</p>" if marks else ""
-    ending = f"{answer.tokens:,} tokens, {escaped(answer.finish_reason or 'unknown ending')}"
+    ending = f"{answer.tokens:,} tokens" + (", cut at the limit" if answer.finish_reason == "length" else "")
     return f"<div class='card'><p>{head}</p>{body}{rules}<p class='note'>{ending}</p></div>"
 
 

@@ -41,6 +41,7 @@ def interval_chart(key: str, estimates: Sequence[tuple[str, Interval]], unit: st
                     "thickness": 2,
                     "color": "rgba(128, 140, 140, 0.9)",
                 },
+                "cliponaxis": False,
                 "customdata": [[item.low, item.high, item.n] for item in values],
                 "hovertemplate": "%{x:.0%}, %{customdata[0]:.0%} to %{customdata[1]:.0%}, n = %{customdata[2]}"
                 "<extra></extra>",
@@ -100,7 +101,9 @@ def written(text: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts that may be wider than the page."""
+    """A table of texts that may be wider than the page; columns without any text are left out."""
+    kept = [place for place in range(len(heads)) if any(row[place] for row in rows)]
+    heads, rows = [heads[place] for place in kept], [[row[place] for place in kept] for row in rows]
     head = "".join(f"<th>{escaped(each)}</th>" for each in heads)
     body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -15,6 +15,8 @@ h3 { font-size: 1rem; margin: 20px 0 8px; }
 table { border-collapse: collapse; font-size: .92rem; }
 th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: normal; }
+td:not(:first-child) { white-space: nowrap; }
+td:first-child { min-width: 130px; }
 article { border-top: 1px solid var(--line); padding-top: 4px; break-inside: avoid; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 12px;
   margin: 12px 0 24px; }
@@ -33,5 +35,5 @@ dl { display: grid; grid-template-columns: minmax(110px, 200px) 1fr; gap: 4px 16
   font-size: .92rem; }
 dt { color: var(--faint); } dd { margin: 0; min-width: 0; }
 summary { cursor: pointer; color: var(--faint); }
-.chart { max-width: 760px; }
+.chart { max-width: 760px; margin-bottom: 16px; }
 """

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from workbench.errors import GenerationProblem
+from workbench.errors import GenerationProblem, UsageError
 from workbench.generation.configs import Done, EngineLoad, Event, Failed, GenerationRequest
 from workbench.generation.lane import Lane, Row
 from workbench.generation.lora import read_adapter
@@ -162,11 +162,12 @@ class Engine:
             sink: called with each event on the engine's thread; must not block. None queues events in the handle.
 
         Raises:
-            GenerationProblem: the prompt is empty or does not fit, the adapter is unknown, or the engine is closed.
+            UsageError: the prompt is empty.
+            GenerationProblem: it does not fit, the adapter is unknown, or the engine is closed.
         """
         length = len(request.prompt_ids)
         if not length:
-            raise GenerationProblem("it is empty", place="prompt", remedy="Write something to answer.")
+            raise UsageError("it is empty", place="prompt", remedy="Write something to answer.")
         if length >= self.context:
             raise GenerationProblem(
                 f"it is {length:,} tokens long and this model reads at most {self.context:,}, answer included",

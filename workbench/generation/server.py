@@ -352,7 +352,10 @@ def create_app(desk: Desk) -> FastAPI:
             ready = desk.variants.ready(ask.model)
             tokenizer = ready.renderer.tokenizer
             size = tokenizer.get_vocab_size(True)
-            prompts = [list(tokenizer.encode(p).ids) if isinstance(p, str) else p for p in ask.prompts()]
+            try:
+                prompts = [list(tokenizer.encode(p).ids) if isinstance(p, str) else p for p in ask.prompts()]
+            except TypeError as error:  # what the library says to half of a surrogate pair
+                raise UsageError("a prompt holds half of a character, which no model reads", place="prompt") from error
             if any(not 0 <= token < size for prompt in prompts for token in prompt):
                 raise UsageError(f"a token id is outside the vocabulary of {size:,}", place="prompt")
             return ready, prompts
@@ -436,10 +439,13 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        body = error_body("the body is not valid JSON.", "invalid_request_error", "invalid_value")
+        return JSONResponse(body, status_code=400)
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     words = str(first["msg"]).removeprefix("Value error, ")
     shown = repr(first.get("input"))
-    value = "" if first["type"] in ("missing", "json_invalid") or len(shown) > 120 else f" (got {shown})"
+    value = "" if first["type"] == "missing" or len(shown) > 120 else f" (got {shown})"
     message = f"{place}: {words[:1].lower() + words[1:]}{value}." if place else f"{words}."
     return JSONResponse(error_body(message, "invalid_request_error", "invalid_value"), status_code=400)
 

@@ -139,10 +139,11 @@ def _ranking(ranking: Ranking, numbers: dict[str, int]) -> dict[str, Any]:
         "shown": [numbers[each] for each in ranking.shown],
         "ranking": [[numbers[each] for each in tier] for tier in ranking.tiers],
         "unusable": [numbers[each] for each in ranking.unusable],
+        "source": ranking.source,
         "created_at": ranking.created_at.isoformat(),
     }
     plain = ranking.model_dump(mode="json", exclude_defaults=True)
-    for key in ("all_bad", "skipped", "confidence", "comment", "edited", "seconds", "repeat", "source"):
+    for key in ("all_bad", "skipped", "confidence", "comment", "edited", "seconds", "repeat"):
         if key in plain:
             told[key] = plain[key]
     if ranking.undone_at is not None:

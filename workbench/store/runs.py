@@ -182,7 +182,14 @@ def claim_next(store: Store, slot: str, limit: int) -> Run | None:
         connection.execute(
             update(table)
             .where(table.c.id == run_id, table.c.state == "queued")
-            .values(state="starting", claimed_at=utc_now(), attempt=table.c.attempt + 1, ended_at=None, failure=None)
+            .values(
+                state="starting",
+                claimed_at=utc_now(),
+                attempt=table.c.attempt + 1,
+                ended_at=None,
+                failure=None,
+                progress={},  # the attempt before said how far that one was
+            )
         )
         return _run(connection.execute(select(table).where(table.c.id == run_id)).first())
 

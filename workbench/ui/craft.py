@@ -33,7 +33,7 @@ MARKS = {"edit": ":material/edit:", "new": ":material/add:", "delete": ":materia
 
 def show_craft(ws: Workspace) -> None:
     """The page."""
-    _tell_last(ws)
+    _tell_last()
     if answer_id := st.query_params.get(FROM_PARAM):
         _show_answer(ws, answer_id)
         return
@@ -50,11 +50,10 @@ def show_craft(ws: Workspace) -> None:
     _show_views(desk)
 
 
-def _tell_last(ws: Workspace) -> None:
+def _tell_last() -> None:
     if problem := taken_problem():
         show_problem(problem)
     if done := st.session_state.pop(DONE, None):
-        st.toast(done, icon=":material/save:")
         st.success(done, icon=":material/check:")
 
 

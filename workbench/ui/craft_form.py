@@ -67,7 +67,7 @@ def show_editor(desk: Desk, row_key: str) -> None:
             )  # fmt: skip
         _show_tags(desk, row_key, row)
         _show_problems(problems)
-    keep_typing(FORM)
+    keep_typing(FORM, row_key)
     with shown_errors():
         show_drafting(desk, row_key, row, payload)
     _show_tokens(desk.ws, payload)

@@ -65,10 +65,11 @@ def _show_others(desk: Desk, changes: Iterable[Change]) -> None:
         return
     oldest = min((get_version(desk.ws.store, base) for base in bases), key=lambda item: item.number)
     diff = diff_versions(desk.ws.store, oldest, desk.version)
+    parts = ((diff.added, "added"), (diff.changed, "changed"), (diff.removed, "deleted"))
+    told = ", ".join(f"{count(len(rows), 'row')} {word}" for rows, word in parts if rows)
     st.info(
-        f"Since you began on version {oldest.number}, version {desk.version.number} was saved: "
-        f"{count(len(diff.added), 'row')} added, {count(len(diff.changed), 'row')} changed, "
-        f"{count(len(diff.removed), 'row')} deleted. Your changes go on top of it, row by row.",
+        f"Since you began on version {oldest.number}, version {desk.version.number} was saved"
+        f"{f' ({told})' if told else ''}. Your changes go on top of it, row by row.",
         icon=":material/group:",
     )
 

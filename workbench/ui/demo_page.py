@@ -67,7 +67,7 @@ def _show_demo(ws: Workspace, run: Run) -> None:
             if password:
                 with st.popover("Password", icon=":material/key:", type="tertiary"):
                     st.code(password, language=None)
-                    st.caption("Any user name will do. Sent unencrypted: use it in networks you trust.")
+                    st.caption("Sent unencrypted: use it in networks you trust. Programs give it with any user name.")
         others = run.result.get("addresses")
         if isinstance(others, list) and len(others) > 1:
             st.caption(plain("Also at " + ", ".join(str(each) for each in others[1:])))

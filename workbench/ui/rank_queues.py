@@ -15,6 +15,7 @@ from workbench.store import rankings
 from workbench.ui.errors import show_problem
 from workbench.ui.links import LEADERBOARD, RANK, go_to, link_to, queue_query
 from workbench.ui.paging import times
+from workbench.ui.rank_export import show_export
 from workbench.ui.state import ONLY_PARAM, QUEUE_PARAM, RATER_PARAM
 from workbench.ui.text import count, plain
 
@@ -127,6 +128,7 @@ def show_head(ws: Workspace, queue: RankQueue, *, only: bool) -> None:
             st.code(rater_link(queue, rater or ""), language=None, wrap_lines=True)
         with st.popover("Settings", icon=":material/tune:", width="content"):
             _edit_queue(ws, queue)
+        show_export(ws, [queue], rankings.queue_progress(ws.store, queue.id).votes)
         link_to(LEADERBOARD, "Leaderboard", icon="leaderboard", **queue_query(queue.id))
 
 

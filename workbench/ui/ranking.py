@@ -194,7 +194,7 @@ def needed_sentence(pairs: Sequence[PairRate]) -> str:
         return ""
     missing = [pair.still_needed for pair in pairs if not pair.distinguishable and pair.still_needed is not None]
     if all(pair.distinguishable for pair in pairs):
-        return "Enough votes to tell the answers' writers apart"
+        return "Enough votes to tell the variants apart"
     if not missing:
         return "Not distinguishable yet"
     return f"Not distinguishable yet: about {count(min(missing), 'more vote')} needed"

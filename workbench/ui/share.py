@@ -122,7 +122,7 @@ def _show(run: Run) -> None:
     if run.state.active:
         progress_bar(run)
     elif run.failure is not None:
-        st.error(plain(f"{run.failure.message}. {run.failure.remedy}"), icon=":material/error:")
+        st.error(plain(f"{run.failure.message.rstrip('.')}. {run.failure.remedy}"), icon=":material/error:")
     elif run.state is RunState.FINISHED:
         told: dict[str, Any] = dict(run.result)
         st.code(str(told.get("path") or told.get("url") or ""), language=None)

@@ -14,6 +14,11 @@ import streamlit as st
 WAIT_MS = 450
 _SCRIPT = """
 export default function ({ data, parentElement }) {
+  if (parentElement.shown !== data.shown) {
+    parentElement.shown = data.shown;
+    // On a phone the fields stand below the list that they were opened from.
+    if (window.innerWidth < 640) document.querySelector(data.within)?.scrollIntoView({ behavior: "smooth" });
+  }
   if (parentElement.keeper) return;
   const timers = new WeakMap();
   const commit = (area) => area.isConnected && area.dispatchEvent(new KeyboardEvent("keydown", {
@@ -40,11 +45,12 @@ def _component() -> Any:
     return st.components.v2.component("workbench_typing_kept", js=_SCRIPT)
 
 
-def keep_typing(within: str) -> None:
+def keep_typing(within: str, shown: str) -> None:
     """Commit the text areas in a container while they are typed in.
 
     Args:
         within: key of the container.
+        shown: what is shown there; when it changes, a narrow window is scrolled to it.
     """
     css_class = ".st-key-" + within.replace(".", "-")
-    _component()(key=f"{within}.keeper", data={"within": css_class, "wait": WAIT_MS}, height=1)
+    _component()(key=f"{within}.keeper", data={"within": css_class, "wait": WAIT_MS, "shown": shown}, height=1)

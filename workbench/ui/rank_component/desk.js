@@ -398,7 +398,7 @@ class Desk {
       if (this.item) action();
     };
     this.parts = {
-      name: make("input", { class: "name", type: "text", maxlength: "200", autocomplete: "name", "aria-label": "Your name" }),
+      name: make("input", { class: "name", type: "text", maxlength: "200", autocomplete: "name", placeholder: "Your name", "aria-label": "Your name" }),
       nameProblem: make("p", { class: "note", role: "alert" }),
       askName: make("form", { class: "ask-name", on: { submit: (event) => this.takeName(event) } }),
       top: make("div", { class: "top" }),
@@ -630,7 +630,7 @@ class Desk {
       card.querySelector(".badge").textContent = told;
     });
     parts.cards.classList.toggle("marking", order.marking);
-    parts.order.textContent = this.acts.length ? spellOrder(finished ?? order) : "Press the number of the best answer first.";
+    parts.order.textContent = this.acts.length ? spellOrder(finished ?? order) : "Press the number of the best answer first, or click it.";
     parts.order.classList.toggle("quiet", !this.acts.length);
     parts.note.textContent = order.marking ? "The next number is unusable." : this.note;
     parts.acts.querySelector(".submit").classList.toggle("ready", Boolean(finished) && this.acts.length > 0);
