@@ -6,6 +6,7 @@ asks for it. A vote taken back is a mark of its own. What rankings mean is left 
 
 from __future__ import annotations
 
+import json
 import random
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -793,23 +794,37 @@ class ItemRow(NamedTuple):
 def list_votes(store: Store, queue_ids: Sequence[str]) -> list[VoteRow]:
     """Standing votes of queues, oldest first; skips and what was taken back are left out, hidden repeats are not."""
     table = _rankings
-    columns = (table.c.tiers, table.c.unusable, table.c.all_bad, table.c.repeat)
+    lists = (cast(column, Text) for column in (table.c.shown, table.c.tiers, table.c.unusable))
     query = (
         _live(_items.c.queue_id.in_(queue_ids), table.c.skipped.is_(None))
         .join(_items, _items.c.id == table.c.item_id)
-        .with_only_columns(table.c.id, table.c.item_id, table.c.rater, table.c.shown, *columns)
+        .with_only_columns(table.c.id, table.c.item_id, table.c.rater, *lists, table.c.all_bad, table.c.repeat)
         .order_by(table.c.created_at, table.c.id)
     )
     with store.read() as connection:
-        return [VoteRow(*tuple(row)) for row in connection.execute(query)]
+        rows = connection.execute(query).all()
+    decoded = (_decode_all([row[place] for row in rows]) for place in (3, 4, 5))
+    return [
+        VoteRow(row.id, row.item_id, row.rater, shown, tiers, unusable, bool(row.all_bad), bool(row.repeat))
+        for row, shown, tiers, unusable in zip(rows, *decoded, strict=True)
+    ]
+
+
+def _decode_all(texts: Sequence[str]) -> list[Any]:
+    """Many JSON texts at once: one call instead of one a value, several times as fast."""
+    decoded: list[Any] = json.loads(f"[{','.join(texts)}]")
+    return decoded
 
 
 def list_item_rows(store: Store, queue_ids: Sequence[str]) -> list[ItemRow]:
     """Items of queues, in order, without their prompts' turns."""
+    columns = (cast(column, Text) for column in (_items.c.completions, _items.c.merged, _items.c.prompt))
     query = (
-        select(_items.c.id, _items.c.completions, _items.c.merged, cast(_items.c.prompt, Text))
+        select(_items.c.id, *columns)
         .where(_items.c.queue_id.in_(queue_ids))
         .order_by(_items.c.queue_id, _items.c.position)
     )
     with store.read() as connection:
-        return [ItemRow(*row) for row in connection.execute(query)]
+        rows = connection.execute(query).all()
+    decoded = (_decode_all([row[place] for row in rows]) for place in (1, 2))
+    return [ItemRow(row[0], *parts, row[3]) for row, *parts in zip(rows, *decoded, strict=True)]
