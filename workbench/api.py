@@ -35,7 +35,7 @@ from workbench.records import (
     new_id,
     utc_now,
 )
-from workbench.settings import Settings, get_settings
+from workbench.settings import Settings, get_settings, typed_path
 from workbench.store import answers as answer_store
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
@@ -117,7 +117,7 @@ class Workspace:
             dataset: name of a new dataset, or of one that gets a new version.
             options: fields of `ImportConfig`.
         """
-        path = Path(source).expanduser().resolve()  # the run works in another folder than the caller
+        path = typed_path(source)  # the run works in another folder than the caller
         return self.launch("import", {"source": str(path), "dataset": dataset, **options}, name=f"Import {dataset}")
 
     def install_kit(self, name: str = "assistant") -> tuple[Version, Version]:
@@ -240,7 +240,7 @@ class Workspace:
     def add_model(self, source: str, reference: str = "", *, name: str | None = None, **options: Any) -> Run:
         """Add a base model as a run: `bundled`, a `hub` id, a `local` folder or a `gguf` file."""
         if source in (ModelSource.LOCAL, ModelSource.GGUF) and reference:
-            reference = str(Path(reference).expanduser().resolve())  # the run works in another folder than the caller
+            reference = str(typed_path(reference))  # the run works in another folder than the caller
         config = {"source": source, "reference": reference, "name": name, **options}
         return self.launch("add_model", config, name=f"Add {name or reference or 'the bundled model'}")
 

@@ -14,7 +14,21 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from workbench.errors import StoreProblem
+from workbench.errors import StoreProblem, UsageError
+
+
+def typed_path(text: str | Path) -> Path:
+    """A path as a person wrote it: `~` resolved, absolute.
+
+    Raises:
+        UsageError: no file can have this path.
+    """
+    try:
+        path = Path(text).expanduser().resolve()
+        path.exists()
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError("this cannot be a path", place="path", value=str(text), remedy="Check it.") from error
 
 
 def _absolute(path: Path) -> Path:

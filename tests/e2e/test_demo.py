@@ -124,7 +124,7 @@ def test_a_program_asks_and_the_list_counts_it(demo: dict[str, Any], toured: tup
         ],
         30,
     )
-    assert listed["run_id"] == demo["run_id"] and listed["visitors"] == 1
+    assert listed["run_id"] == demo["run_id"] and listed["visitors"] >= 1
 
 
 def test_the_app_starts_a_demo_with_a_password_and_stops_it(

@@ -14,7 +14,21 @@ import pytest
 from test_main_flow import clean, settled
 
 pytestmark = [pytest.mark.bundled, pytest.mark.e2e, pytest.mark.timeout(900)]
-PAGES = ("home", "datasets", "new-run", "runs", "models", "playground", "prompt-sets")
+PAGES = (
+    "home",
+    "datasets",
+    "craft",
+    "new-run",
+    "runs",
+    "models",
+    "playground",
+    "prompt-sets",
+    "rank",
+    "leaderboard",
+    "export",
+    "demo",
+    "lineage",
+)
 LOOKS = {"light": {}, "dark": {"dark": True}, "narrow": {"width": 420, "height": 900}}
 
 
@@ -59,6 +73,10 @@ def test_screenshots_of_every_page_after_the_tour(
         "models": "models",
         "prompt-sets": "prompt-sets",
         "answers": f"prompt-sets?run={document['answers_run']}",
+        "craft": f"craft?dataset={document['dataset']['id']}",
+        "rank": "rank",
+        "export": "export",
+        "lineage": f"lineage?of={variants['tuned']}",
     }
     app, page = start_app(home), new_page(**LOOKS[look])
     for name, place in places.items():

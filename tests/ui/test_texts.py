@@ -30,6 +30,13 @@ def test_a_name_between_colons_does_not_become_an_emoji() -> None:
     assert ":smile:" not in plain(":smile:").replace("\\", "")
 
 
+def test_an_address_does_not_become_a_link() -> None:
+    for text in ("see http://evil.test/x", "HTTPS://a.b", "www.evil.test", "WWW.a.b", "me@evil.test"):
+        shown = plain(text).replace("\\", "")
+        assert "://" not in shown and "www." not in shown.lower() and "@e" not in shown
+        assert shown.replace("\u2060", "") == text
+
+
 @given(st.text(max_size=200), st.integers(min_value=1, max_value=50))
 def test_a_shortened_text_is_one_line_within_its_limit(text: str, limit: int) -> None:
     short = shorten(text, limit)

@@ -16,6 +16,7 @@ from workbench.cli.output import Json, facts, plain, show, table
 from workbench.datasets.importing import ImportConfig
 from workbench.errors import DataProblem, UsageError
 from workbench.records import Example, Payload, Preference, Run, RunState
+from workbench.settings import typed_path
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -44,7 +45,7 @@ def import_data(
     if not options.get("source"):
         raise UsageError("a file is needed", place="source", remedy="Give its path.")
     workspace = output.open_workspace()
-    source = Path(options.pop("source")).expanduser().resolve()
+    source = typed_path(options.pop("source"))
     if not source.is_file():
         what = "this is a folder, not a file" if source.is_dir() else "there is no such file"
         raise DataProblem(what, place=str(source), remedy="Give the path of a file.")
@@ -247,7 +248,7 @@ def export(
     chosen = format or (ending if ending in ("jsonl", "csv", "parquet") else "jsonl")
     workspace = output.open_workspace()
     version = workspace.version(dataset)
-    written = workspace.export_data(version.id, path.expanduser().resolve(), chosen)
+    written = workspace.export_data(version.id, typed_path(path), chosen)
     document = {"path": str(written), "format": chosen, "rows": version.rows, "version_id": version.id}
     show(document, lambda out: out.print(f"{version.rows:,} rows written to {written}."))
 

@@ -17,6 +17,7 @@ from workbench.cli.runs import launched
 from workbench.errors import UsageError
 from workbench.models.adding import AddModelConfig
 from workbench.records import Model, ModelSource, Variant
+from workbench.settings import typed_path
 
 models = typer.Typer(help="Base models, adapters and variants.", no_args_is_help=True, add_completion=False)
 servers = typer.Typer(help="Remote OpenAI-compatible servers.", no_args_is_help=True, add_completion=False)
@@ -81,7 +82,7 @@ def add_model(
     source = options.get("source")
     if source in (ModelSource.LOCAL.value, ModelSource.GGUF.value) and options.get("reference"):
         # The run works in another folder than this shell.
-        options["reference"] = str(Path(options["reference"]).expanduser().resolve())
+        options["reference"] = str(typed_path(options["reference"]))
     config = parse_config("add_model", options)
     if isinstance(config, AddModelConfig):
         check_source(config)
@@ -127,7 +128,7 @@ def import_adapter(
     json: Json = False,
 ) -> None:
     """Take in a LoRA adapter made elsewhere, after checking that it fits the base."""
-    variant = output.open_workspace().import_adapter(folder.expanduser().resolve(), model, name)
+    variant = output.open_workspace().import_adapter(typed_path(folder), model, name)
     show(variant, lambda out: out.print(f"{plain(variant.name)}: {variant.id}"))
 
 
@@ -173,7 +174,7 @@ def read_key(key_file: Path | None) -> str:
     """
     if key_file is not None:
         try:
-            key = key_file.expanduser().read_text("utf-8").strip()
+            key = typed_path(key_file).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a text file"
             raise UsageError(f"the key cannot be read: {why}", place="--key-file", value=str(key_file)) from error

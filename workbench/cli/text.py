@@ -18,6 +18,7 @@ from workbench.cli.runs import launched
 from workbench.errors import GenerationProblem, UsageError
 from workbench.evaluation.tasks import AnswerConfig
 from workbench.records import Completion, Sampling, Variant
+from workbench.settings import typed_path
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -203,6 +204,6 @@ def export_answers(
     ending = path.suffix.lower().removeprefix(".")
     chosen = format or (ending if ending in EXPORT_FORMATS else "csv")
     grid = output.open_workspace().answers(run)
-    written = export_grid(grid, path.expanduser().resolve(), chosen)
+    written = export_grid(grid, typed_path(path), chosen)
     document = {"path": str(written), "format": chosen, "rows": len(grid.cells)}
     show(document, lambda out: out.print(f"{len(grid.cells):,} answers written to {written}."))

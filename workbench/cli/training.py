@@ -13,6 +13,7 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, facts, show, span
 from workbench.cli.runs import launched
 from workbench.errors import UsageError
+from workbench.settings import typed_path
 from workbench.training.configs import SFTConfig
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     import yaml
 
     try:
-        told = yaml.safe_load(path.expanduser().read_text("utf-8"))
+        told = yaml.safe_load(typed_path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not a text file"
         raise UsageError(f"the spec cannot be read: {why}", place="--spec", value=str(path)) from error

@@ -22,6 +22,7 @@ from workbench.evaluation.intervals import wilson as wilson
 from workbench.evaluation.prompts import GridPrompt, planned_answers, read_prompts
 from workbench.evaluation.scorers import corpus_chrf
 from workbench.records import Completion, Interval, Record, Run, Score, Variant
+from workbench.settings import typed_path
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
 from workbench.store.database import Store
@@ -370,7 +371,7 @@ def export_grid(grid: AnswerGrid, path: Path, format: str = "csv") -> Path:
         raise UsageError(
             "there is no answer to write", place=grid.name or grid.run_id, remedy="Wait for the first answers."
         )
-    path = Path(path).expanduser()
+    path = typed_path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": _write_parquet}[format](rows, aside)

@@ -19,6 +19,7 @@ from workbench.models.convert import fresh_folder
 from workbench.models.fingerprints import digest_adapter
 from workbench.models.inspecting import TensorPlace, read_json, read_tensor_places, weight_files
 from workbench.records import Model, Record, Variant, new_id
+from workbench.settings import typed_path
 from workbench.store import models as model_store
 from workbench.store.database import Store
 
@@ -119,7 +120,7 @@ def import_adapter(store: Store, folder: Path, model: Model, name: str) -> Varia
         ModelProblem: the adapter does not fit the base or is refused.
         Conflict: the name is taken.
     """
-    folder = Path(folder).expanduser()
+    folder = typed_path(folder)
     if name in {variant.name for variant in model_store.list_variants(store, archived=True)}:
         raise Conflict("a variant of this name exists", place="name", value=name, remedy="Choose another.")
     variant_id = new_id("var")

@@ -29,6 +29,7 @@ from workbench.models.convert import (
 from workbench.models.fingerprints import digest_weights
 from workbench.models.inspecting import ModelFacts, examine_folder
 from workbench.records import Model, ModelSource, RunConfig, Variant, digest
+from workbench.settings import typed_path
 from workbench.store import models as model_store
 from workbench.store.database import Store
 
@@ -102,9 +103,9 @@ def check_source(config: AddModelConfig) -> ModelFacts | None:
         hub.check_hub_id(reference)
         return None
     if config.source is ModelSource.GGUF:
-        check_gguf(Path(reference).expanduser())
+        check_gguf(typed_path(reference))
         return None
-    return examine_folder(Path(reference).expanduser())
+    return examine_folder(typed_path(reference))
 
 
 def add_model(config: AddModelConfig, job: Job) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def add_model(config: AddModelConfig, job: Job) -> dict[str, Any]:
     check_source(config)
     reference = config.reference.strip()
     if config.source in (ModelSource.LOCAL, ModelSource.GGUF):
-        reference = str(Path(reference).expanduser().resolve())
+        reference = str(typed_path(reference))
     # The id follows from what is added, so that a second attempt finds what the first one fetched.
     model_id = f"mdl_{digest([config.source.value, reference, config.revision])[:14]}"
     if config.source is ModelSource.BUNDLED:

@@ -75,7 +75,8 @@ def settle(store: Store, run_id: str, attempt: int, exit_code: int | None = None
     spool.drain(store, run_id, folder)
     outcome = read_outcome(folder, attempt)
     if outcome is None:
-        state, failure = _without_outcome(exit_code, asked=run.stop_requested_at is not None)
+        asked, began = run.stop_requested_at is not None, run.state is not RunState.STARTING
+        state, failure = _without_outcome(exit_code, asked=asked, began=began)
         outcome = Outcome(attempt=attempt, state=state, failure=failure)
     now = utc_now()
     run_store.update_attempt(store, run_id, attempt, ended_at=now, exit_code=exit_code)
@@ -92,7 +93,9 @@ def settle(store: Store, run_id: str, attempt: int, exit_code: int | None = None
     )
 
 
-def _without_outcome(exit_code: int | None, *, asked: bool) -> tuple[RunState, Failure | None]:
+def _without_outcome(exit_code: int | None, *, asked: bool, began: bool) -> tuple[RunState, Failure | None]:
+    if asked and (not began or exit_code == -signal.SIGTERM):
+        return RunState.STOPPED, None  # before the work could listen for Stop: nothing is lost
     if asked:
         return RunState.STOPPED, Failure(
             error="Stopped",

@@ -827,4 +827,6 @@ def list_item_rows(store: Store, queue_ids: Sequence[str]) -> list[ItemRow]:
     with store.read() as connection:
         rows = connection.execute(query).all()
     decoded = (_decode_all([row[place] for row in rows]) for place in (1, 2))
-    return [ItemRow(row[0], *parts, row[3]) for row, *parts in zip(rows, *decoded, strict=True)]
+    return [
+        ItemRow(row[0], completions, merged, row[3]) for row, completions, merged in zip(rows, *decoded, strict=True)
+    ]

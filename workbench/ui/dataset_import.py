@@ -15,6 +15,7 @@ import streamlit as st
 from workbench.api import Workspace
 from workbench.errors import WorkbenchError
 from workbench.records import Run, RunState
+from workbench.settings import typed_path
 from workbench.store.drafts import drop_draft, load_draft, save_draft
 from workbench.ui.dataset_page import show_payload
 from workbench.ui.errors import show_problem, shown_errors
@@ -114,7 +115,7 @@ def _choose_source(ws: Workspace) -> None:
         with st.form("import.path_form", border=False):
             text = st.text_input("Path", key="import.path", placeholder="/home/me/rows.jsonl")
             if st.form_submit_button("Look at it", type="primary", icon=":material/visibility:"):
-                path = Path((text or "").strip()).expanduser()
+                path = typed_path((text or "").strip())
                 if (text or "").strip() and path.is_file():
                     _keep(ws, path.resolve())
                 st.error(

@@ -74,13 +74,14 @@ def show_leaderboard(ws: Workspace, queues: Sequence[RankQueue]) -> None:
 
 def _show_strengths(board: Leaderboard) -> None:
     st.subheader("Strength", anchor=False)
+    st.caption("Bradley–Terry with ties, mean 0, with 95 % intervals from a bootstrap over prompts.")
     names = board_names(board)
     estimates = {
         names[item.variant_id]: Interval(value=item.strength, low=item.low, high=item.high, n=item.comparisons)
         for item in board.ratings
     }
     charts.show(
-        charts.interval_figure(estimates, "Bradley–Terry strength (natural log, mean 0), 95 % over prompts"),
+        charts.interval_figure(estimates, "strength (natural log)"),
         key="leaderboard.strengths",
         alt="Strength of each variant with its interval",
     )

@@ -16,7 +16,8 @@ import streamlit as st
 from workbench.records import Message, utc_now
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
-_EMOJI = re.compile(r"\\:(?=[A-Za-z0-9_+-])")
+_CALLS = re.compile(r"\\[:@](?=[A-Za-z0-9_+\\-])|\bwww(?=\\\.)", re.IGNORECASE)
+"""What begins an emoji, an icon, a web or mail address once escapes are resolved."""
 ROLE_ICONS = {
     "system": ":material/settings:",
     "user": ":material/person:",
@@ -34,10 +35,9 @@ def plain(text: str, *, limit: int | None = None) -> str:
     """
     if limit is not None:
         text = shorten(text, limit)
-    # Every ASCII punctuation mark may be escaped in CommonMark. A word joiner after a colon keeps `:name:` from being
-    # turned into an emoji or icon, which happens after escapes are resolved.
-    escaped = _EMOJI.sub("\\:\u2060", _PUNCTUATION.sub(r"\\\1", " ".join(text.split())))
-    return escaped
+    # Every ASCII punctuation mark may be escaped in CommonMark. A word joiner keeps `:name:` from being turned into an
+    # emoji or icon and `http://…` into a link, which happens after escapes are resolved.
+    return _CALLS.sub(lambda found: f"{found.group()}\u2060", _PUNCTUATION.sub(r"\\\1", " ".join(text.split())))
 
 
 def shorten(text: str, limit: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from workbench.api import Workspace
 from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.models.adapters import check_adapter
 from workbench.records import Model, Server, Variant, utc_now
+from workbench.settings import typed_path
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.ui.base_models import need_ready_model
@@ -199,8 +199,8 @@ def show_import_adapter(ws: Workspace) -> None:
     if not folder or base is None:
         st.caption("A LoRA folder as PEFT writes it. It is checked against the base and copied; your folder stays.")
         return
-    path = Path(folder).expanduser()
     try:
+        path = typed_path(folder)
         facts = check_adapter(path, ready[base])
     except WorkbenchError as error:
         show_problem(error)
