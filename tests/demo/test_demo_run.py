@@ -57,7 +57,7 @@ def test_a_demo_starts_serves_outlives_its_engine_and_stops(ws: Workspace, tmp_p
     client = Client(str(run.result["address"]), verbose=False)
     job = client.submit("Name three colours", api_name="/compare")
     deadline = time.monotonic() + 90
-    while not any(first and second for first, second, _ in job.outputs()) and time.monotonic() < deadline:
+    while not any(first or second for first, second, _ in job.outputs()) and time.monotonic() < deadline:
         time.sleep(0.05)
     kill_engine(ws)
     answers = job.result(timeout=30)[:2]

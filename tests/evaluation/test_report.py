@@ -13,8 +13,7 @@ import pytest
 from workbench.datasets.versions import write_version
 from workbench.errors import StoreProblem, UsageError
 from workbench.evaluation.aggregate import load_grid
-from workbench.evaluation.report import report_html, write_report
-from workbench.evaluation.wins import count_wins
+from workbench.evaluation.report import rate_answers, report_html, write_report
 from workbench.records import Completion, Message, Prompt, Run, RunState, Sampling, Score, Variant, new_id, utc_now
 from workbench.store import answers as answer_store
 from workbench.store import datasets as dataset_store
@@ -192,11 +191,26 @@ def test_rankings_of_these_answers_become_a_win_rate(compared: Compared, store: 
     rank(compared, 1, [], all_bad=True, rater="third")
     rank(compared, 1, [], skipped="unclear", rater="fourth")
     rank(compared, 2, [[ids[tuned, 2]]], unusable=[ids[base, 2]], rater="fifth")
-    (wins,) = count_wins(store, load_grid(store, compared.run))
-    assert (wins.won, wins.lost, wins.tied) == (4, 1, 1)
-    assert wins.rate is not None and wins.rate.value == 0.8 and wins.rate.n == 5
+    (rate,) = rate_answers(store, load_grid(store, compared.run))
+    assert (rate.better, rate.wins, rate.losses, rate.ties) == (compared.variants[1].id, 4, 1, 2)
     text = read(report_html(store, compared.run)).text
-    assert "What people preferred" in text and "80% (" in text
+    share = rate.share
+    assert "What people preferred" in text and f"{share.value:.0%} ({share.low:.0%}–{share.high:.0%}), n = 7" in text
+    assert "not yet" in text
+
+
+def test_rankings_of_other_answers_do_not_count(compared: Compared, store: Store) -> None:
+    other = compared.variants[0]
+    ids = [new_id("cmp") for _ in range(2)]
+    for each in ids:
+        completion = answer_store.get_completion(store, compared.ids[other.name, 0])
+        answer_store.add_completions(store, [completion.model_copy(update={"id": each, "run_id": None})])
+    item = ranking_store.NewItem(prompt=(Message(role="user", content="q"),), completions=tuple(ids))
+    queue = ranking_store.create_queue(store, "elsewhere", [item])
+    added = ranking_store.list_items(store, [queue.id])[0]
+    ranking_store.submit_ranking(store, added.id, "me", nonce="n", shown=ids, tiers=[ids[:1], ids[1:]])
+    assert rate_answers(store, load_grid(store, compared.run)) == []
+    assert "What people preferred" not in report_html(store, compared.run)
 
 
 def test_a_run_without_answers_or_of_another_kind_is_refused(store: Store, tmp_path: Path) -> None:

@@ -33,11 +33,10 @@ CSS = """
 footer { display: none !important; }
 .gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
 .status, .status textarea { border: none !important; background: transparent !important; box-shadow: none !important; }
-@media (max-width: 640px) {
-  .gradio-container .main { padding: 16px 12px !important; }
-  .votes button { min-height: 48px; }
-}
+@media (max-width: 640px) { .votes button { min-height: 48px; } }
 """
+# Gradio puts a prefix before each rule of `css`, which what lies around its content does not match.
+HEAD = "<style>@media (max-width: 640px) { .gradio-container .main { padding: 16px 12px !important; } }</style>"
 
 
 def plain(text: str) -> str:

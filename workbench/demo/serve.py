@@ -147,7 +147,7 @@ def make_app(desk: Desk, port: int, password: str | None) -> Any:
     from fastapi import FastAPI
     from starlette.routing import Mount
 
-    from workbench.demo.app import CSS, build, make_theme
+    from workbench.demo.app import CSS, HEAD, build, make_theme
     from workbench.demo.gate import Gate
 
     config = desk.config
@@ -174,6 +174,7 @@ def make_app(desk: Desk, port: int, password: str | None) -> Any:
         mcp_server=False,
         theme=make_theme(),
         css=CSS,
+        head=HEAD,
     )
     hosts = None if config.beyond_loopback else {f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
     largest = 16_384 + 8 * config.max_prompt_chars

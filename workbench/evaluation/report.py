@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from workbench.evaluation.report_pieces import (
     written,
 )
 from workbench.evaluation.report_style import STYLE
-from workbench.evaluation.wins import Wins, count_wins
+from workbench.preferences.ratings import PairRate, rate_pairs
+from workbench.preferences.votes import compare_variants, read_votes
 from workbench.records import Run, Variant, utc_now
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
+from workbench.store import rankings as ranking_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
 
@@ -89,8 +92,8 @@ def report_html(store: Store, answer_run: Run) -> str:
     grid = load_grid(store, answer_run)
     if not grid.cells:
         raise UsageError("there is no answer to show yet", place=grid.name, remedy="Wait for the first answers.")
-    wins = count_wins(store, grid)
-    charts = _charts(grid, wins)
+    rates = rate_answers(store, grid)
+    charts = _charts(grid, rates)
     library, data = get_plotlyjs(), script_json(charts)
     scripts = " ".join(f"'sha256-{sha256(script)}'" for script in (library, _DRAW))
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}"
@@ -98,7 +101,7 @@ def report_html(store: Store, answer_run: Run) -> str:
         (
             _head(grid, answer_run),
             _figures(grid, charts),
-            _wins(grid, wins, charts),
+            _preferred(grid, rates, charts),
             _answers(grid),
             _how(store, grid, answer_run),
         )
@@ -185,21 +188,29 @@ def _differences(grid: AnswerGrid, judged: bool, metrics: Sequence[str]) -> str:
     return f"<h3>On the same prompts</h3><ul>{''.join(told)}</ul><p class='note'>{note}</p>"
 
 
-def _wins(grid: AnswerGrid, wins: Sequence[Wins], charts: Sequence[Mapping[str, Any]]) -> str:
-    if not wins:
+def rate_answers(store: Store, grid: AnswerGrid) -> list[PairRate]:
+    """Win rates of the grid's variants where people ranked these very answers, whatever the queue."""
+    votes = read_votes(store, [queue.id for queue in ranking_store.list_queues(store, archived=True)])
+    writers = {cell.completion.id: variant for (_, variant), cell in grid.cells.items()}
+    ballots = tuple(
+        ballot
+        for ballot in votes.ballots
+        if any(each in writers for one in ballot.levels for each in (one, *votes.merged.get(one, ())))
+    )
+    # Answers of other runs in the same items have no writer here, and so are not compared.
+    return rate_pairs(compare_variants(replace(votes, ballots=ballots, writers=writers)))
+
+
+def _preferred(grid: AnswerGrid, rates: Sequence[PairRate], charts: Sequence[Mapping[str, Any]]) -> str:
+    if not rates:
         return ""
     names = {variant.id: variant.name for variant in grid.variants}
-    rows = [
-        [
-            f"{names[each.second]} over {names[each.first]}",
-            str(each.won),
-            str(each.lost),
-            str(each.tied),
-            share_text(each.rate),
-        ]
-        for each in wins
-    ]
-    found = table(["Pair", "Won", "Lost", "Tied", "Win rate, ties left out"], rows)
+    rows = []
+    for rate in rates:
+        sure = "yes" if rate.distinguishable else "not yet"
+        pair = f"{names[rate.better]} over {names[rate.worse]}"
+        rows.append([pair, share_text(rate.share), str(rate.wins), str(rate.losses), str(rate.ties), sure])
+    found = table(["Pair", "Win rate, ties half", "Won", "Lost", "Tied", "Told from chance"], rows)
     note = "From people's rankings of these answers; several rankings of one prompt count each."
     places = chart_places(charts, "wins")
     return f"<section><h2>What people preferred</h2>{places}{found}<p class='note'>{note}</p></section>"
@@ -332,13 +343,13 @@ def _version_words(store: Store, version_id: str) -> str:
     return f"{name}, version {version.number} ({version.rows:,} rows, hash {version.content_hash})"
 
 
-def _charts(grid: AnswerGrid, wins: Sequence[Wins]) -> list[dict[str, Any]]:
+def _charts(grid: AnswerGrid, rates: Sequence[PairRate]) -> list[dict[str, Any]]:
     names = {variant.id: variant.name for variant in grid.variants}
     shares = [(each.name, each.share) for each in grid.summary.values() if each.share is not None]
-    rates = [(f"{names[each.second]} over {names[each.first]}", each.rate) for each in wins if each.rate is not None]
+    won = [(f"{names[each.better]} over {names[each.worse]}", each.share) for each in rates]
     charts = []
     if shares:
         charts.append(interval_chart("share", shares, "share of answers that pass all rules"))
-    if rates:
-        charts.append(interval_chart("wins", rates, "win rate"))
+    if won:
+        charts.append(interval_chart("wins", won, "win rate"))
     return charts

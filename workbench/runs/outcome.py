@@ -76,7 +76,7 @@ def settle(store: Store, run_id: str, attempt: int, exit_code: int | None = None
     outcome = read_outcome(folder, attempt)
     if outcome is None:
         asked, began = run.stop_requested_at is not None, run.state is not RunState.STARTING
-        state, failure = _without_outcome(exit_code, asked=asked, began=began)
+        state, failure = _without_outcome(exit_code, asked=asked, began=began, trains=run.slot == "train")
         outcome = Outcome(attempt=attempt, state=state, failure=failure)
     now = utc_now()
     run_store.update_attempt(store, run_id, attempt, ended_at=now, exit_code=exit_code)
@@ -93,7 +93,9 @@ def settle(store: Store, run_id: str, attempt: int, exit_code: int | None = None
     )
 
 
-def _without_outcome(exit_code: int | None, *, asked: bool, began: bool) -> tuple[RunState, Failure | None]:
+def _without_outcome(
+    exit_code: int | None, *, asked: bool, began: bool, trains: bool
+) -> tuple[RunState, Failure | None]:
     if asked and (not began or exit_code == -signal.SIGTERM):
         return RunState.STOPPED, None  # before the work could listen for Stop: nothing is lost
     if asked:
@@ -108,7 +110,8 @@ def _without_outcome(exit_code: int | None, *, asked: bool, began: bool) -> tupl
         return RunState.INTERRUPTED, Failure(
             error=name,
             message=f"Its process was ended from outside by {name}.{guess}",
-            remedy="Resume it; if it happens again, make the batches or the sequence length smaller.",
+            remedy="Resume it; if it happens again, "
+            + ("make the batches or the sequence length smaller." if trains else "close other programs first."),
         )
     if exit_code is not None and exit_code > 0:
         return RunState.FAILED, Failure(
