@@ -150,16 +150,19 @@ def watch_stop_and_resume(page: Any, second: Any, address: str, store: Store, ru
 
 
 def compare(page: Any, store: Store) -> None:
+    page.reload()  # it was resumed from the other browser
     page.get_by_role("button", name="Compare base and tuned").first.click()
     page.wait_for_url(re.compile("playground"))
     settled(page)
     box = page.locator('[data-testid="stChatInput"] textarea')
     box.fill("Which colour is number 3 on the list?")
     box.press("Enter")
+    page.wait_for_url(re.compile("conversation=cnv_"))
+    found = re.search(r"conversation=(cnv_\w+)", page.url)
+    assert found is not None
 
     def answered() -> Any:
-        found = re.search(r"conversation=(cnv_\w+)", page.url)
-        kept = answer_store.list_completions(store, conversation_id=found[1]) if found else []
+        kept = answer_store.list_completions(store, conversation_id=found[1])
         return kept if len(kept) == 2 else None
 
     kept = until(answered)
@@ -194,7 +197,7 @@ def test_markup_in_a_prompt_is_shown_as_text_and_loads_nothing(
     box = page.locator('[data-testid="stChatInput"] textarea')
     box.fill("<script>window.pwned=1</script><img src='http://203.0.113.9/x.png'> ![x](http://203.0.113.9/y.png) $x^2$")
     box.press("Enter")
-    until(lambda: re.search("conversation=", page.url))
+    page.wait_for_url(re.compile("conversation="))
     page.get_by_text("<script>window.pwned=1</script>").first.wait_for()
     assert page.evaluate("window.pwned") is None
     assert not [url for url in asked if "203.0.113.9" in url]
