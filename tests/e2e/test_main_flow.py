@@ -25,10 +25,10 @@ ERROR_WORDS = ("Traceback", "NameError", "AttributeError", "KeyError", "TypeErro
 
 
 def clean(page: Any) -> None:
-    """No exception box and no raw exception stands on the page."""
+    """No exception box, no raw exception and no complaint about the address stands on the page."""
     assert page.locator('[data-testid="stException"]').count() == 0
     text = page.locator("body").inner_text()
-    assert not [word for word in ERROR_WORDS if word in text], text[:3000]
+    assert not [word for word in (*ERROR_WORDS, "Page not found") if word in text], text[:3000]
 
 
 def settled(page: Any) -> None:
