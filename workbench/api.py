@@ -318,9 +318,9 @@ class Workspace:
         reap(self.store)
         return run_store.get_run(self.store, run_id)
 
-    def metrics(self, run_id: str, names: Sequence[str] | None = None) -> list[Metric]:
-        """Metric points of a run."""
-        return run_store.list_metrics(self.store, run_id, names)
+    def metrics(self, run_id: str, names: Sequence[str] | None = None, *, most: int | None = None) -> list[Metric]:
+        """Metric points of a run; with `most`, about so many of each series."""
+        return run_store.list_metrics(self.store, run_id, names, most=most)
 
     def samples(self, run_id: str) -> list[dict[str, Any]]:
         """Sample answers drawn while the model learned."""

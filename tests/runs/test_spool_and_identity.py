@@ -86,6 +86,16 @@ def test_a_later_attempt_s_point_is_the_one_that_counts(store: Store, run_id: st
     assert [m.value for m in run_store.list_metrics(store, run_id)] == [0.0, 1.0, 2.0, -1.0, -1.0, -1.0, -1.0]
 
 
+def test_a_long_series_is_thinned_for_charts_and_keeps_its_last_point(store: Store, run_id: str):
+    run_store.add_metrics(store, run_id, points(range(1, 10_001)))
+    run_store.add_metrics(store, run_id, [m.model_copy(update={"name": "eval_loss"}) for m in points(range(5))])
+    found = run_store.list_metrics(store, run_id, most=300)
+    loss = [m.step for m in found if m.name == "loss"]
+    assert 250 <= len(loss) <= 302 and loss[-1] == 10_000 and loss == sorted(loss)
+    assert len([m for m in found if m.name == "eval_loss"]) == 5
+    assert len(run_store.list_metrics(store, run_id, ["loss"])) == 10_000
+
+
 def test_the_lock_is_held_until_the_last_process_that_inherited_it_ends(tmp_path: Path):
     assert not lock_held(tmp_path)
     lock = take_lock(tmp_path)

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.records import Metric
-from workbench.ui.charts import MOST_POINTS, loss_figure, series, smooth
+from workbench.ui.charts import loss_figure, smooth
 from workbench.ui.inbox import clean_name, guess_suffix
 from workbench.ui.text import ago, bytes_text, count, duration, figure, plain, shorten
 
@@ -71,14 +70,6 @@ def test_pasted_text_is_read_by_how_it_begins() -> None:
     assert guess_suffix("[1]") == "json"
     assert guess_suffix("a\tb\n1\t2") == "tsv"
     assert guess_suffix("a,b\n1,2") == "csv"
-
-
-def test_a_long_series_is_thinned_and_keeps_its_last_point() -> None:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    points = [Metric(attempt=1, step=step, name="loss", value=1.0, at=now) for step in range(9_001)]
-    found = series(points)["loss"]
-    assert len(found) <= MOST_POINTS + 1
-    assert found[-1][0] == 9_000
 
 
 def test_smoothing_leaves_a_constant_as_it_is() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, String, cast, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, String, cast, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from workbench.errors import NotFound
@@ -231,8 +231,18 @@ def add_metrics(store: Store, run_id: str, points: Iterable[Metric]) -> None:
         connection.execute(dialect.insert(tables.metrics).on_conflict_do_nothing(), values)
 
 
-def list_metrics(store: Store, run_id: str, names: Sequence[str] | None = None) -> list[Metric]:
-    """Points of a run, in order of step. Where a later attempt repeated a step, only its point is given."""
+def list_metrics(
+    store: Store, run_id: str, names: Sequence[str] | None = None, *, most: int | None = None
+) -> list[Metric]:
+    """Points of a run, in order of step. Where a later attempt repeated a step, only its point is given.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        names: series wanted; all when None.
+        most: about how many points of each series are enough, for a chart; evenly spaced steps and the last one are
+            given. None gives every point.
+    """
     table = tables.metrics
     query = (
         select(table.c.attempt, table.c.step, table.c.name, table.c.value, table.c.at)
@@ -242,9 +252,36 @@ def list_metrics(store: Store, run_id: str, names: Sequence[str] | None = None) 
     if names is not None:
         query = query.where(table.c.name.in_(names))
     with store.read() as connection:
-        rows = connection.execute(query).all()
+        if most is None:
+            rows = list(connection.execute(query))
+        else:
+            rows = [
+                row
+                for name, count, last in _series_sizes(connection, run_id, names)
+                for row in connection.execute(_thinned(query.where(table.c.name == name), count, last, most))
+            ]
     latest = {(row.name, row.step): row for row in rows}
     return [Metric(**row._mapping) for row in latest.values()]
+
+
+def _series_sizes(connection: Connection, run_id: str, names: Sequence[str] | None) -> list[tuple[str, int, int]]:
+    """Name, number of points and last step of each series."""
+    table = tables.metrics
+    query = (
+        select(table.c.name, func.count(), func.max(table.c.step))
+        .where(table.c.run_id == run_id)
+        .group_by(table.c.name)
+        .order_by(table.c.name)
+    )
+    if names is not None:
+        query = query.where(table.c.name.in_(names))
+    return [(name, count, last) for name, count, last in connection.execute(query)]
+
+
+def _thinned(query: Select[Any], count: int, last: int, most: int) -> Select[Any]:
+    stride = -(-count // most)
+    step = tables.metrics.c.step
+    return query if stride <= 1 else query.where((step % stride == 0) | (step == last))
 
 
 def add_sample(store: Store, run_id: str, *, attempt: int, step: int, slot: int, prompt: str, text: str) -> None:

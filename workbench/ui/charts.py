@@ -19,20 +19,18 @@ Points = list[tuple[int, float]]
 COLORS = ("#0D9488", "#D97706", "#6D6AF0", "#DB2777", "#65A30D", "#0284C7", "#A855F7", "#8A7B70")
 BAND = "rgba(217, 119, 6, 0.20)"
 FAINT = "rgba(128, 140, 140, 0.45)"
-MOST_POINTS = 2000
+MOST_POINTS = 1000
+"""Points of a series that are read for a chart; more cannot be seen apart."""
 CONFIG: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}
 
 
 def series(metrics: Sequence[Metric]) -> dict[str, Points]:
-    """Points by metric name, in order of step; thinned evenly where a series has more than 2000."""
+    """Points by metric name, in order of step."""
     found: dict[str, Points] = {}
     for metric in metrics:
         found.setdefault(metric.name, []).append((metric.step, metric.value))
-    for name, points in found.items():
+    for points in found.values():
         points.sort()
-        stride = -(-len(points) // MOST_POINTS)
-        if stride > 1:
-            found[name] = points[:-1:stride] + points[-1:]
     return found
 
 

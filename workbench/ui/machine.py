@@ -31,7 +31,8 @@ def read_meters(home: Path) -> list[Meter]:
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(home)
     used = memory.total - memory.available
-    load = psutil.cpu_percent(interval=0.1) / 100  # without an interval the first reading is always 0
+    # Since the last reading; the very first one is always 0 and is taken over a moment instead.
+    load = (psutil.cpu_percent(interval=None) or psutil.cpu_percent(interval=0.1)) / 100
     return [
         Meter("Memory", used / memory.total, f"{bytes_text(used)} of {bytes_text(memory.total)} in use"),
         Meter("Processors", load, f"{load:.0%} busy, {count(psutil.cpu_count() or 1, 'core')}"),

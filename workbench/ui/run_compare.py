@@ -42,7 +42,7 @@ def show_comparison(ws: Workspace, run: Run) -> None:
     for metric, title in (("eval_loss", "Held-out loss"), ("loss", "Train loss, smoothed")):
         lines = {}
         for item, label in zip(runs, labels, strict=True):
-            points = charts.series(ws.metrics(item.id, [metric])).get(metric, [])
+            points = charts.series(ws.metrics(item.id, [metric], most=charts.MOST_POINTS)).get(metric, [])
             if points:
                 lines[label] = charts.smooth(points) if metric == "loss" else points
         if lines:

@@ -127,7 +127,9 @@ def _status(ws: Workspace, run_id: str, known: RunState) -> None:
 
 
 def _figures(ws: Workspace, run: Run) -> None:
-    found = charts.series(ws.metrics(run.id, ["loss", "eval_loss", "tokens_per_s", "memory_mb"]))
+    found = charts.series(
+        ws.metrics(run.id, ["loss", "eval_loss", "tokens_per_s", "memory_mb"], most=charts.MOST_POINTS)
+    )
 
     def last(name: str) -> float | None:
         return found[name][-1][1] if found.get(name) else None
@@ -177,7 +179,7 @@ def _tour(ws: Workspace, run: Run) -> None:
 
 def _charts(ws: Workspace, run_id: str) -> None:
     with shown_errors():
-        found = charts.series(ws.metrics(run_id))
+        found = charts.series(ws.metrics(run_id, most=charts.MOST_POINTS))
         if not found:
             st.caption("No step has been measured yet. The first one comes after the model is loaded.")
             return
