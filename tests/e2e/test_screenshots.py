@@ -89,5 +89,5 @@ def test_screenshots_of_every_page_after_the_tour(
     box.press("Enter")
     page.wait_for_url("**conversation=**")
     page.locator(".st-key-playground-edit").first.wait_for(timeout=180_000)  # offered once no pane writes any more
-    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
+    page.get_by_role("heading", name="Playground").scroll_into_view_if_needed()
     shoot(page, f"playground-{look}", tmp_path, whole=False)
