@@ -89,5 +89,6 @@ def test_screenshots_of_every_page_after_the_tour(
     box.press("Enter")
     page.wait_for_url("**conversation=**")
     page.locator(".st-key-playground-edit").first.wait_for(timeout=180_000)  # offered once no pane writes any more
-    page.get_by_role("heading", name="Playground").scroll_into_view_if_needed()
+    # The page keeps to its end while a conversation grows; a tall window shows the whole of it.
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 1600})
     shoot(page, f"playground-{look}", tmp_path, whole=False)
