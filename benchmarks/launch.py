@@ -58,7 +58,7 @@ def _ours(home: Path) -> float:
     model_store.update_model(ws.store, model.id, path=str(model_folder()))
     train, _ = ws.install_kit()
     began = time.time()
-    run = ws.train_sft(train.id, model=model.id, preset="quick", held_out=None)
+    run = ws.train("sft", train.id, model=model.id, preset="quick", held_out=None)
     while not (points := ws.metrics(run.id, ["loss"])):
         if not ws.run(run.id).state.active:
             raise RuntimeError(f"the run ended: {ws.run(run.id).failure}")

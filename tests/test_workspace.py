@@ -64,10 +64,10 @@ def test_a_run_named_after_something_with_the_longest_name_can_be_launched(ws: W
 
 def test_training_on_a_dataset_that_is_not_there_is_told_at_once(ws: Workspace):
     with pytest.raises(NotFound, match="no such dataset"):
-        ws.train_sft("nothing")
+        ws.train("sft", "nothing")
     ws.install_kit("assistant")
     with pytest.raises(UsageError, match="finite"):
-        ws.train_sft(ws.datasets(kind="instructions")[0].name, lora_alpha=math.inf)
+        ws.train("sft", ws.datasets(kind="instructions")[0].name, lora_alpha=math.inf)
     assert ws.runs() == []
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import NotFound, RunProblem, UsageError
+from workbench.notebook.shown import ShownAnswer, ShownDataset, ShownRun, ShownVersion
 from workbench.records import (
     Completion,
     Dataset,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from workbench.preferences.leaderboard import Leaderboard
     from workbench.preferences.pairs import Built
     from workbench.preferences.queues import BlindItem
+    from workbench.runs.comparing import Comparison
     from workbench.runs.engines import Endpoint
     from workbench.runs.reproduce import Finding, Manifest
     from workbench.store.lineage import Lineage
@@ -89,19 +91,21 @@ class Workspace:
 
     def datasets(self, *, kind: DatasetKind | None = None, archived: bool = False) -> list[Dataset]:
         """Datasets, newest first."""
-        return dataset_store.list_datasets(self.store, kind=kind, archived=archived)
+        found = dataset_store.list_datasets(self.store, kind=kind, archived=archived)
+        return [ShownDataset.of(dataset, self.store) for dataset in found]
 
     def dataset(self, name_or_id: str) -> Dataset:
         """The dataset of this name or id."""
-        return dataset_store.get_dataset(self.store, name_or_id)
+        return ShownDataset.of(dataset_store.get_dataset(self.store, name_or_id), self.store)
 
     def versions(self, name_or_id: str) -> list[Version]:
         """Versions of a dataset, newest first."""
-        return dataset_store.list_versions(self.store, self.dataset(name_or_id).id)
+        found = dataset_store.list_versions(self.store, self.dataset(name_or_id).id)
+        return [ShownVersion.of(version, self.store) for version in found]
 
     def version(self, reference: str) -> Version:
         """The version meant by `name`, `name@3` or a version id."""
-        return dataset_store.find_version(self.store, reference)[1]
+        return ShownVersion.of(dataset_store.find_version(self.store, reference)[1], self.store)
 
     def preview_import(self, source: Path | str, **options: Any) -> ImportPreview:
         """What an import would make of a file: format, encoding, mapping, first rows, problems. Stores nothing."""
@@ -175,7 +179,8 @@ class Workspace:
 
     def new_dataset(self, name: str, kind: DatasetKind = "instructions", *, description: str = "") -> Dataset:
         """An empty dataset to write rows for."""
-        return dataset_store.create_dataset(self.store, name, kind, description=description)
+        made = dataset_store.create_dataset(self.store, name, kind, description=description)
+        return ShownDataset.of(made, self.store)
 
     def save_changes(
         self, dataset: str, changes: Sequence[Change], *, choices: Sequence[Choice] = (), message: str = ""
@@ -289,13 +294,33 @@ class Workspace:
         """
         from workbench.runs.launch import launch_run
 
-        return launch_run(self.store, kind, config, name=name)
+        return ShownRun.of(launch_run(self.store, kind, config, name=name), self.store)
 
-    def train_sft(self, dataset: str, *, model: str = "bundled", name: str | None = None, **options: Any) -> Run:
-        """Fine-tune a LoRA adapter on a dataset, in the background; see `SFTConfig` for the options."""
+    def train(
+        self, method: str, dataset: str, *, model: str = "bundled", name: str | None = None, **options: Any
+    ) -> Run:
+        """Train an adapter or a reward model on a dataset, in the background.
+
+        Args:
+            method: sft, reward, dpo, kto, rloo or grpo: a kind of run that trains.
+            dataset: a name, a name@version or an id.
+            model: the base model.
+            name: of the run and of what it makes.
+            options: further fields of the method's config, as `workbench train METHOD --help` lists them.
+
+        Raises:
+            UsageError: no such method, or a setting does not hold.
+            NotFound: dataset or model are not there.
+        """
+        from workbench.runs.kinds import training_kinds
+
+        methods = [kind.name for kind in training_kinds()]
+        if method not in methods:
+            remedy = f"Choose one of {', '.join(methods)}."
+            raise UsageError("no such method of training", place="method", value=method, remedy=remedy)
         self.version(dataset)  # a mistyped name is told at once, not by a run that fails
         config = {"dataset": dataset, "model": self.model(model).id, "name": name or "", **options}
-        return self.launch("sft", config, name=name)
+        return self.launch(method, config, name=name)
 
     def forecast(self, kind: str, config: RunConfig | Mapping[str, Any]) -> Forecast:
         """Memory and time a training run will need, with the parts."""
@@ -309,14 +334,14 @@ class Workspace:
         from workbench.runs.liveness import reap
 
         reap(self.store)
-        return run_store.list_runs(self.store, **filters)
+        return [ShownRun.of(run, self.store) for run in run_store.list_runs(self.store, **filters)]
 
     def run(self, run_id: str) -> Run:
         """The run of this id, its state made truthful first."""
         from workbench.runs.liveness import reap
 
         reap(self.store)
-        return run_store.get_run(self.store, run_id)
+        return ShownRun.of(run_store.get_run(self.store, run_id), self.store)
 
     def metrics(self, run_id: str, names: Sequence[str] | None = None, *, most: int | None = None) -> list[Metric]:
         """Metric points of a run; with `most`, about so many of each series."""
@@ -339,13 +364,13 @@ class Workspace:
         """Ask a run to write its checkpoint and stop; a queued one is stopped at once."""
         from workbench.runs.launch import stop_run
 
-        return stop_run(self.store, run_id)
+        return ShownRun.of(stop_run(self.store, run_id), self.store)
 
     def resume(self, run_id: str) -> Run:
         """Continue a stopped, failed or interrupted run from its last checkpoint."""
         from workbench.runs.launch import resume_run
 
-        return resume_run(self.store, run_id)
+        return ShownRun.of(resume_run(self.store, run_id), self.store)
 
     def clone(self, run_id: str, *, name: str | None = None, **changes: Any) -> Run:
         """Launch a run with another run's config, some fields changed."""
@@ -372,7 +397,7 @@ class Workspace:
             run_store.update_run(self.store, run_id, notes=notes)
         if archived is not None:
             archive_run(self.store, run_id, archived)
-        return run_store.get_run(self.store, run_id)
+        return ShownRun.of(run_store.get_run(self.store, run_id), self.store)
 
     def wait(self, run_id: str, *, timeout_s: float | None = None, poll_s: float = 0.3) -> Run:
         """Block until a run has ended.
@@ -414,7 +439,27 @@ class Workspace:
         """
         asked = as_messages(prompt, system), as_sampling(sampling)  # told before an engine is started for it
         with closing(self.client(variant)) as client:
-            return client.complete(*asked)
+            return ShownAnswer.of(client.complete(*asked), self.store)
+
+    def compare(
+        self, variants: Sequence[str], prompt: str | Sequence[Message], *, system: str = "", **sampling: Any
+    ) -> Comparison:
+        """Answer a prompt with several variants at once; one that fails says so in its pane.
+
+        Args:
+            variants: names or ids; `base` is the bundled model.
+            prompt: a user turn, or a conversation that ends with one.
+            system: system prompt, for a plain-text prompt.
+            sampling: fields of `Sampling`, for all alike.
+        """
+        from workbench.notebook.results import ShownComparison
+        from workbench.runs.comparing import compare_answers
+
+        asked = as_messages(prompt, system), as_sampling(sampling)
+        chosen = [find_variant(self, name) for name in dict.fromkeys(variants)]
+        if not chosen:
+            raise UsageError("no variant was chosen", place="variants", remedy="Choose at least one.")
+        return ShownComparison.of(compare_answers(self.store, chosen, *asked), self.store)
 
     def stream(
         self, variant: str, prompt: str | Sequence[Message], *, system: str = "", **sampling: Any
@@ -435,8 +480,9 @@ class Workspace:
     def answers(self, run_id: str) -> AnswerGrid:
         """A prompt set's answers as a grid, with scores and intervals where there is a scorer."""
         from workbench.evaluation.aggregate import load_grid
+        from workbench.notebook.results import ShownGrid
 
-        return load_grid(self.store, run_store.get_run(self.store, run_id))
+        return ShownGrid.of(load_grid(self.store, run_store.get_run(self.store, run_id)), self.store)
 
     def conversations(self, **filters: Any) -> list[Any]:
         """Playground conversations, newest first."""
@@ -543,9 +589,10 @@ class Workspace:
 
     def leaderboard(self, queues: Sequence[str] | None = None, **options: Any) -> Leaderboard:
         """First conclusions from the votes of queues, of all where none is named: ratings, win rates, agreement."""
+        from workbench.notebook.results import ShownBoard
         from workbench.preferences.leaderboard import load_leaderboard
 
-        return load_leaderboard(self.store, queues, **options)
+        return ShownBoard.of(load_leaderboard(self.store, queues, **options), self.store)
 
     # Show ------------------------------------------------------------------------------------------------------
 
@@ -571,7 +618,8 @@ class Workspace:
         if password:
             write_password(self.settings, run_id, check_password(password))
         title = config.model_dump()["title"]
-        return launch_run(self.store, "demo", config, name=name or f"Demo: {title}", run_id=run_id)
+        run = launch_run(self.store, "demo", config, name=name or f"Demo: {title}", run_id=run_id)
+        return ShownRun.of(run, self.store)
 
     def demos(self, *, ended: bool = False) -> list[Run]:
         """Demos at work, newest first; with `ended` those of before, too."""
@@ -609,7 +657,7 @@ class Workspace:
 
         chosen = self.variant(variant)
         if options.get("folder"):
-            options["folder"] = str(Path(options["folder"]).expanduser().resolve())  # the run works in another folder
+            options["folder"] = str(typed_path(options["folder"]))  # the run works in another folder
         config = parse_config("export", {"variant": chosen.id, "form": form, **options})
         if isinstance(config, ExportConfig):
             check_export(self.store, self.settings, config)
@@ -641,7 +689,7 @@ class Workspace:
         """
         from workbench.runs.reproduce import reproduce
 
-        return reproduce(self.store, _as_manifest(manifest))
+        return ShownRun.of(reproduce(self.store, _as_manifest(manifest)), self.store)
 
     def delete_dataset(self, name_or_id: str) -> None:
         """Delete a dataset that nothing refers to, for good."""
@@ -696,6 +744,18 @@ class Workspace:
         for run in self.runs(kinds=["tour"], states=active):
             return run
         return self.launch("tour", {"quick": quick, **options}, name="Tour")
+
+    def watch(self, run_id: str) -> Run:
+        """Wait for a run and show it in the notebook meanwhile, redrawn as it goes; elsewhere only wait.
+
+        Interrupting the cell leaves the run at work.
+        """
+        from workbench.notebook.watching import CellOutput
+
+        output = CellOutput()
+        for run in self.iter_progress(run_id):
+            output.show(run)
+        return run
 
     def iter_progress(self, run_id: str, *, poll_s: float = 0.3) -> Iterator[Run]:
         """Yield the run each time something about it changed, until it has ended; the last one has ended."""

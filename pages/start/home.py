@@ -3,6 +3,7 @@
 import streamlit as st
 
 from workbench.records import RunState
+from workbench.runs.kinds import training_kinds
 from workbench.ui.home import next_step, show_last_tour, show_next_step, show_running
 from workbench.ui.links import DATASETS, MODELS, RUNS, link_to
 from workbench.ui.machine import show_meters
@@ -10,7 +11,7 @@ from workbench.ui.runs import active_runs, compare_link, run_link, state_badge, 
 from workbench.ui.store import workspace
 from workbench.ui.text import ago
 
-TRAINING = ("sft", "dpo", "kto", "reward", "rloo", "grpo")
+TRAINING = tuple(kind.name for kind in training_kinds())
 
 st.title("Instruction-tuning workbench")
 st.caption("Write or import instructions, fine-tune an adapter in the background, compare its answers with the base.")

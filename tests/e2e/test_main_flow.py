@@ -212,7 +212,7 @@ def test_a_killed_app_leaves_the_run_at_work_and_a_killed_engine_is_started_agai
     from workbench.api import Workspace
 
     ws = Workspace(settings=Settings(home=home))
-    run = ws.train_sft(document["dataset"]["id"], preset="quick", max_tokens=1500, name="outlives the app")
+    run = ws.train("sft", document["dataset"]["id"], preset="quick", max_tokens=1500, name="outlives the app")
     page.goto(f"{app.address}/runs?run={run.id}")
     settled(page)
     app.end(signal.SIGKILL)

@@ -66,7 +66,8 @@ def test_every_form_gives_the_same_config_again(values: dict[str, Any]) -> None:
     assert SFTConfig.model_validate(spec) == config
 
     class Recorder:
-        def train_sft(self, dataset: str, **options: Any) -> Recorder:
+        def train(self, method: str, dataset: str, **options: Any) -> Recorder:
+            assert method == "sft"
             self.config = SFTConfig.model_validate({"dataset": dataset, **options})
             return self
 

@@ -392,7 +392,7 @@ def test_preferences_are_no_examples(store, model, examples, tmp_path):
     pair = {"chosen": (Message(role="assistant", content="a"),), "rejected": (Message(role="assistant", content="b"),)}
     row = Preference(prompt=(Message(role="user", content="q"),), **pair)
     write_version(store, create_dataset(store, "pairs", "preferences").id, [row])
-    with pytest.raises(DataProblem, match="needs examples"):
+    with pytest.raises(DataProblem, match="needs a dataset of instructions"):
         sft.train_sft(config(dataset="pairs"), new_job(store, tmp_path / "run"))
 
 

@@ -13,8 +13,8 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, facts, show, span
 from workbench.cli.runs import launched
 from workbench.errors import UsageError
+from workbench.runs.kinds import Kind, parse_config, training_kinds
 from workbench.settings import typed_path
-from workbench.training.configs import SFTConfig
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -28,29 +28,40 @@ def _group() -> None:
     pass
 
 
-@train.command("sft")
-@with_config(SFTConfig)
-def sft(
-    options: dict[str, Any],
-    spec: Annotated[
-        Path | None, typer.Option("--spec", help="YAML or JSON file with settings; options given beside it win.")
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and forecast; launch nothing.")] = False,
-    json: Json = False,
-) -> None:
-    """Fine-tune a LoRA adapter on a dataset, with the loss on the assistant's answers."""
-    workspace = output.open_workspace()
-    given = {**read_spec(spec, "sft"), **options} if spec else dict(options)
-    if "dataset" not in given:
-        raise UsageError("a dataset is needed", place="--dataset", remedy="`workbench data list` shows what there is.")
-    # Names are looked up at once: a run that fails a minute later for a typing mistake helps nobody.
-    given["model"] = workspace.model(str(given.get("model", "bundled"))).id
-    workspace.version(str(given["dataset"]))
-    if dry_run:
-        _show_plan(workspace, given)
-        return
-    launched(workspace, workspace.launch("sft", given), wait)
+def _command(kind: Kind) -> Any:
+    """`workbench train KIND`: options from the kind's config class."""
+    config = kind.load_config()
+
+    @with_config(config)
+    def launch_training(
+        options: dict[str, Any],
+        spec: Annotated[
+            Path | None, typer.Option("--spec", help="YAML or JSON file with settings; options given beside it win.")
+        ] = None,
+        wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings and forecast; launch nothing.")] = False,
+        json: Json = False,
+    ) -> None:
+        workspace = output.open_workspace()
+        given = {**read_spec(spec, kind.name), **options} if spec else dict(options)
+        if "dataset" not in given:
+            raise UsageError(
+                "a dataset is needed", place="--dataset", remedy="`workbench data list` shows what there is."
+            )
+        # Names are looked up at once: a run that fails a minute later for a typing mistake helps nobody.
+        given["model"] = workspace.model(str(given.get("model", "bundled"))).id
+        workspace.version(str(given["dataset"]))
+        if dry_run:
+            _show_plan(workspace, kind.name, given)
+            return
+        launched(workspace, workspace.launch(kind.name, given), wait)
+
+    launch_training.__doc__ = config.__doc__
+    return launch_training
+
+
+for _kind in training_kinds():
+    train.command(_kind.name)(_command(_kind))
 
 
 def read_spec(path: Path, kind: str) -> dict[str, Any]:
@@ -79,21 +90,22 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in told.items()}
 
 
-def _show_plan(workspace: Workspace, config: dict[str, Any]) -> None:
-    from workbench.runs.kinds import parse_config
-
-    checked = parse_config("sft", config)
-    forecast = workspace.forecast("sft", checked)
+def _show_plan(workspace: Workspace, kind: str, config: dict[str, Any]) -> None:
+    checked = parse_config(kind, config)
+    try:
+        forecast = workspace.forecast(kind, checked)
+    except UsageError as problem:  # the method has none
+        forecast, told = None, problem.what
 
     def human(out: Console) -> None:
         import yaml
 
         out.print("# A spec for --spec")
-        out.print(yaml.safe_dump({"kind": "sft", **checked.model_dump(mode="json")}, sort_keys=False).rstrip())
+        out.print(yaml.safe_dump({"kind": kind, **checked.model_dump(mode="json")}, sort_keys=False).rstrip())
         out.print("\nForecast", style="bold")
-        out.print(facts(_forecast_facts(forecast)))
+        out.print(facts(_forecast_facts(forecast)) if forecast else told)
 
-    show({"kind": "sft", "spec": checked, "forecast": forecast}, human)
+    show({"kind": kind, "spec": checked, "forecast": forecast}, human)
 
 
 def _forecast_facts(forecast: Forecast) -> list[tuple[str, object]]:

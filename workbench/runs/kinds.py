@@ -100,6 +100,11 @@ def all_kinds() -> dict[str, Kind]:
     return KINDS | {kind.name: kind for kind in _load(named)} if named else KINDS
 
 
+def training_kinds() -> list[Kind]:
+    """Kinds that train, in the order of the table."""
+    return [kind for kind in KINDS.values() if kind.slot == "train"]
+
+
 def slot_limits(settings: Settings) -> dict[str, int]:
     """How many runs of each slot class may be at work at once; services never queue."""
     return {"train": settings.train_slots, "bulk": 1, "io": 2, "flow": 1, "service": 10_000}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.records import RunConfig
-from workbench.runs.kinds import parse_config
+from workbench.runs.kinds import parse_config, training_kinds
 
 VERBS = {
     "import": ("data", "import"),
@@ -71,10 +71,10 @@ def as_python(kind: str, config: RunConfig | Mapping[str, Any]) -> str:
     """A Python cell that launches the run and waits for it."""
     fields = changed_fields(kind, config)
     lines = ["from workbench import Workspace", "", "ws = Workspace()"]
-    if kind == "sft":
-        # `train_sft` fills in the bundled model; what is said here is said on purpose.
-        call = [repr(fields.pop("dataset")), *(f"{name}={value!r}" for name, value in fields.items())]
-        lines.append(_call("run = ws.train_sft", call))
+    if kind in {training.name for training in training_kinds()}:
+        # `train` fills in the bundled model; what is said here is said on purpose.
+        call = [repr(kind), repr(fields.pop("dataset")), *(f"{name}={value!r}" for name, value in fields.items())]
+        lines.append(_call("run = ws.train", call))
     else:
         lines.append(_call("run = ws.launch", [repr(kind), repr(fields)]))
     lines.append("run = ws.wait(run.id)")

@@ -26,6 +26,7 @@ class StepReporter:
         sample_every: likewise; None where there are no prompts.
         evaluate: measures the held-out loss at a step and reports it.
         sample: draws the sample answers at a step and reports them.
+        weight_name: name of the series that counts what was learned from.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class StepReporter:
         sample_every: float | None,
         evaluate: Callable[[int], None],
         sample: Callable[[int], None],
+        weight_name: str = "supervised_tokens",
     ) -> None:
         self.job = job
         self.plan = plan
         self.evaluate = evaluate
         self.sample = sample
+        self.weight_name = weight_name
         self._eval_at = marks(eval_every, plan.steps) if eval_every is not None else set()
         self._sample_at = marks(sample_every, plan.steps) if sample_every is not None else set()
         self._save_at = marks(save_every, plan.steps)
@@ -52,18 +55,18 @@ class StepReporter:
         self.seconds = 0.0
         """Seconds spent in steps by all attempts."""
         self.loss_sum = 0.0
-        """Sum over steps of loss × supervised tokens."""
-        self.loss_tokens = 0
-        """Supervised tokens trained."""
+        """Sum over steps of loss × weight."""
+        self.weight = 0.0
+        """What was learned from in all steps: supervised tokens, or the weights of pairs."""
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
-        return {"seconds": self.seconds, "loss_sum": self.loss_sum, "loss_tokens": self.loss_tokens}
+        return {"seconds": self.seconds, "loss_sum": self.loss_sum, "weight": self.weight}
 
     def restore(self, state: dict[str, float]) -> None:
         """Take up what a checkpoint kept."""
         self.seconds = state["seconds"]
-        self.loss_sum, self.loss_tokens = state["loss_sum"], int(state["loss_tokens"])
+        self.loss_sum, self.weight = state["loss_sum"], state["weight"]
 
     def begin(self, step: int) -> None:
         """Training begins or goes on at a step; the curve starts with the untrained model."""
@@ -96,20 +99,37 @@ class StepReporter:
         self.stopped = step < self.plan.steps and self.job.should_stop()
         return self.stopped or step in self._save_at, self.stopped
 
-    def report(self, step: int, *, loss: float, learning_rate: float, grad_norm: float, supervised: int) -> None:
-        """Record the points of one step."""
+    @property
+    def mean_loss(self) -> float:
+        """Loss over all that was learned from."""
+        return self.loss_sum / max(1e-12, self.weight)
+
+    def report(
+        self, step: int, *, loss: float, learning_rate: float, grad_norm: float, weight: float, **more: float
+    ) -> None:
+        """Record the points of one step.
+
+        Args:
+            step: optimizer steps done.
+            loss: mean over the step.
+            learning_rate: of the step.
+            grad_norm: before clipping.
+            weight: what the step learned from: supervised tokens, or the weights of pairs.
+            more: further series.
+        """
         tokens = self.plan.tokens_after[step - 1] - (self.plan.tokens_after[step - 2] if step > 1 else 0)
-        self.loss_sum += loss * supervised
-        self.loss_tokens += supervised
+        self.loss_sum += loss * weight
+        self.weight += weight
         self.job.metric(
             step,
             loss=loss,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             tokens_per_s=tokens / max(self._took, 1e-9),
-            supervised_tokens=float(self.loss_tokens),
             epoch=self.plan.epoch_at(step),
             memory_mb=process_memory_mb(),
+            **{self.weight_name: self.weight},
+            **more,
         )
 
 

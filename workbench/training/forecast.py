@@ -27,19 +27,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import JsonValue
 
-from workbench.errors import ModelProblem, UsageError
-from workbench.records import Model, Record, Row, RunConfig, RunState, Version
+from workbench.errors import ModelProblem, TemplateProblem, UsageError
+from workbench.records import Example, Model, Preference, Record, Row, RunConfig, RunState, Version
 from workbench.store import models as model_store
 from workbench.store.database import Store
 from workbench.store.datasets import get_version
 from workbench.store.runs import list_runs
 from workbench.training.batching import plan_run
-from workbench.training.configs import SFTConfig
+from workbench.training.configs import PlannedConfig, SFTConfig
 from workbench.training.losses import TILE_CELLS
 from workbench.training.rows import Inputs, render_rows, resolve_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from workbench.datasets.render import Renderer
 
 MB = 1e6
 PROGRAM_MB = 650.0
@@ -48,6 +50,8 @@ SAMPLE_ROWS = 1000
 CPU_GFLOPS_PER_CORE = 45.0
 """What one core does in practice over a whole step in float32: about half of what its bare matrix products reach."""
 GPU_GFLOPS = {"float32": 15_000.0, "bfloat16": 60_000.0}
+PAIR_COST = 4 / 3
+"""A pair's tokens are read forward and backward once, and forward once more for the reference."""
 OVERHEAD_S = 20.0
 """Starting, loading and publishing."""
 
@@ -141,8 +145,8 @@ def forecast_run(store: Store, config: RunConfig) -> Forecast:
         UsageError: the kind of run has no forecast.
         ModelProblem: the model has not been added yet.
     """
-    if not isinstance(config, SFTConfig):
-        raise UsageError("there is no forecast for this kind of run", value=type(config).__name__)
+    if not isinstance(config, PlannedConfig):
+        raise UsageError("there is no forecast for this method: its time depends on how long answers become")
     inputs = resolve_inputs(store, config)
     model = model_store.get_model(store, inputs.model_id)
     if model.path is None:
@@ -157,7 +161,7 @@ def forecast_run(store: Store, config: RunConfig) -> Forecast:
 
 
 def forecast(
-    config: SFTConfig,
+    config: PlannedConfig,
     model: Model,
     stats: RowStats,
     machine: Machine,
@@ -182,7 +186,7 @@ def forecast(
         seed=config.seed,
         epochs=config.epochs,
         max_steps=config.max_steps,
-        max_tokens=config.max_tokens,
+        max_tokens=config.max_tokens if isinstance(config, SFTConfig) else None,
     )
     largest = max((len(batch) * max(stats.lengths[row] for row in batch) for batch in plan.batches), default=0)
     layers = linear_layers(Path(model.path or ""))
@@ -198,8 +202,9 @@ def forecast(
         "program": PROGRAM_MB,
     }
     found, told, spread = _rate(rate, parameters, machine, config)
+    cost = 1.0 if isinstance(config, SFTConfig) else PAIR_COST
     evaluated = held_out_rows * _evaluations(config) * (plan.tokens / max(1, sum(map(len, plan.batches))))
-    seconds = OVERHEAD_S + (plan.tokens / max(0.01, 1 - plan.padding) + evaluated / 2.5) / found
+    seconds = OVERHEAD_S + cost * (plan.tokens / max(0.01, 1 - plan.padding) + evaluated / 2.5) / found
     return Forecast(
         memory_parts={name: round(value, 1) for name, value in parts.items()},
         memory_mb=round(sum(parts.values()), 1),
@@ -230,11 +235,28 @@ def _measured(store: Store, version_id: str, folder: str, max_length: int) -> Ro
 
     version = get_version(store, version_id)
     rows = _sample(store, version)
-    lengths = render_rows(rows, load_renderer(folder), max_length=max_length).lengths
+    lengths = _lengths(rows, load_renderer(folder), max_length)
     if len(rows) == version.rows or not lengths:
         return RowStats(tuple(lengths), False)
     whole = round(len(lengths) * version.rows / len(rows))
     return RowStats(tuple(lengths[place % len(lengths)] for place in range(whole)), True)
+
+
+def _lengths(rows: Sequence[Row], renderer: Renderer, max_length: int) -> list[int]:
+    """Tokens of each training row; of a preference, both of its sides at the longer one's length."""
+    pairs = [row.payload for row in rows if isinstance(row.payload, Preference)]
+    lengths = render_rows([row for row in rows if isinstance(row.payload, Example)], renderer, max_length=max_length)
+    found = list(lengths.lengths)
+    for pair in pairs:
+        try:
+            sides = [
+                len(renderer.render_prompt_completion(pair.prompt, side, None, max_length).ids)
+                for side in (pair.chosen, pair.rejected)
+            ]
+        except TemplateProblem:
+            continue  # the checks name it
+        found.append(2 * max(sides))
+    return found
 
 
 def _sample(store: Store, version: Version) -> list[Row]:
@@ -261,7 +283,7 @@ def linear_layers(folder: Path) -> list[Layer]:
     return layers
 
 
-def adapter_parameters(config: SFTConfig, layers: Sequence[Layer]) -> int:
+def adapter_parameters(config: PlannedConfig, layers: Sequence[Layer]) -> int:
     """Weights that the adapter will have."""
     total = 0
     for layer in layers:
@@ -271,7 +293,7 @@ def adapter_parameters(config: SFTConfig, layers: Sequence[Layer]) -> int:
     return total
 
 
-def learnt_rate(store: Store, model: Model, config: SFTConfig) -> float | None:
+def learnt_rate(store: Store, model: Model, config: PlannedConfig) -> float | None:
     """Median tokens per second of the last finished runs on this model, None where there is none."""
     rates = []
     for run in list_runs(store, kinds=["sft"], states=[RunState.FINISHED], limit=50):
@@ -285,7 +307,7 @@ def learnt_rate(store: Store, model: Model, config: SFTConfig) -> float | None:
     return statistics.median(rates[:5]) if rates else None
 
 
-def this_machine(store: Store, config: SFTConfig) -> Machine:
+def this_machine(store: Store, config: PlannedConfig) -> Machine:
     """The machine in use. A GPU is seen by its driver's device file, because asking torch would import it."""
     import psutil
 
@@ -294,7 +316,7 @@ def this_machine(store: Store, config: SFTConfig) -> Machine:
     return Machine(cores=store.settings.threads, memory_mb=memory.total / MB, free_mb=memory.available / MB, gpu=gpu)
 
 
-def _rate(rate: float | None, parameters: int, machine: Machine, config: SFTConfig) -> tuple[float, str, float]:
+def _rate(rate: float | None, parameters: int, machine: Machine, config: PlannedConfig) -> tuple[float, str, float]:
     if rate is not None:
         return rate, "earlier runs on this model", 1.3
     if machine.gpu:
@@ -305,7 +327,7 @@ def _rate(rate: float | None, parameters: int, machine: Machine, config: SFTConf
     return speed * 1e9 / (4.0 * parameters) * (0.75 if config.gradient_checkpointing else 1.0), told, 2.0
 
 
-def _dtype(config: SFTConfig, machine: Machine) -> str:
+def _dtype(config: PlannedConfig, machine: Machine) -> str:
     return config.dtype if config.dtype != "auto" else "bfloat16" if machine.gpu else "float32"
 
 
@@ -317,7 +339,7 @@ def _parameters(model: Model, layers: Sequence[Layer]) -> int:
     return sum(layer.inputs * layer.outputs for layer in layers) + vocabulary * hidden
 
 
-def _activation_bytes(config: SFTConfig, model: Model, layers: Sequence[Layer], width: int) -> float:
+def _activation_bytes(config: PlannedConfig, model: Model, layers: Sequence[Layer], width: int) -> float:
     whole = 1.5 * sum(layer.inputs + layer.outputs for layer in layers) * width
     if not config.gradient_checkpointing:
         return whole
@@ -325,11 +347,11 @@ def _activation_bytes(config: SFTConfig, model: Model, layers: Sequence[Layer], 
     return whole / depth + depth * int(str(model.info.get("hidden_size") or 0)) * width
 
 
-def _evaluations(config: SFTConfig) -> int:
+def _evaluations(config: PlannedConfig) -> int:
     return 2 + (math.ceil(1 / config.eval_every) if 0 < config.eval_every < 1 else 1)
 
 
-def _held_out_rows(store: Store, config: SFTConfig, inputs: Inputs, rows: int) -> int:
+def _held_out_rows(store: Store, config: PlannedConfig, inputs: Inputs, rows: int) -> int:
     if inputs.held_out_version_id is not None:
         return get_version(store, inputs.held_out_version_id).rows
     if isinstance(config.held_out, float) and rows > 1:

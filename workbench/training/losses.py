@@ -29,9 +29,8 @@ def _head_function() -> Any:
         @staticmethod
         def forward(
             ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            wants_gradient = ctx.needs_input_grad[0]
-            gradient = torch.empty_like(hidden) if wants_gradient else None
+        ) -> torch.Tensor:
+            gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
             losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
             tile = max(1, TILE_CELLS // weight.shape[0])
             for start in range(0, len(hidden), tile):
@@ -45,13 +44,12 @@ def _head_function() -> Any:
                     gradient[part] = slopes.to(weight.dtype) @ weight
             if gradient is not None:
                 ctx.save_for_backward(gradient)
-            ctx.mark_non_differentiable(losses)
-            return losses.sum(), losses
+            return losses
 
         @staticmethod
-        def backward(ctx: Any, slope: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        def backward(ctx: Any, slopes: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
             (gradient,) = ctx.saved_tensors
-            return gradient * slope.to(gradient.dtype), None, None, None
+            return gradient * slopes[:, None].to(gradient.dtype), None, None, None
 
     return HeadLoss
 
@@ -72,13 +70,43 @@ def supervised_losses(
         The sum (with gradient), the losses [tokens] in float32, in order of row and position (without gradient), and
         the row of each [tokens].
     """
+    losses, wanted = _token_losses(model, input_ids, labels)
+    return losses.sum(), losses.detach(), wanted.nonzero()[:, 0]
+
+
+def token_logps(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, *, attention_mask: torch.Tensor, fast: bool
+) -> torch.Tensor:
+    """Log-probability of each supervised token, with gradient; summed over dim 1 it is that of the row's answer.
+
+    Args:
+        model: a causal language model, plain or wrapped by PEFT.
+        input_ids: [rows, length], padded on the right.
+        labels: [rows, length], -100 where nothing is asked; shifted here.
+        attention_mask: [rows, length], read where `fast` is off.
+        fast: whether the model `fits`; else all logits are made.
+
+    Returns:
+        [rows, length - 1] in float32: nats, 0 where nothing is asked.
+    """
+    import torch
+
+    targets = labels[:, 1:]
+    if fast:
+        losses, wanted = _token_losses(model, input_ids, labels)
+        return losses.new_zeros(wanted.shape).index_put((wanted,), -losses)
+    logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits[:, :-1].float()
+    return -torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+
+
+def _token_losses(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses [tokens] with gradient, and where they stand, [rows, length - 1]."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = base.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[:, :-1]
     targets = labels[:, 1:]
     wanted = targets != -100
     head = base.get_output_embeddings()
-    total, losses = _head_function().apply(hidden[wanted], head.weight, head.bias, targets[wanted])
-    return total, losses, wanted.nonzero()[:, 0]
+    return _head_function().apply(hidden[wanted], head.weight, head.bias, targets[wanted]), wanted
 
 
 def fits(model: Any) -> bool:

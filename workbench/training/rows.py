@@ -18,7 +18,7 @@ from workbench.records import Example, Model, Record, Row
 from workbench.store import models as model_store
 from workbench.store.database import Store
 from workbench.store.datasets import find_version, get_version
-from workbench.training.configs import SFTConfig
+from workbench.training.configs import SFTConfig, TrainingConfig
 from workbench.training.provenance import made_with
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class TrainingRows:
         return sum(row.supervised for row in self.rows)
 
 
-def resolve_inputs(store: Store, config: SFTConfig) -> Inputs:
+def resolve_inputs(store: Store, config: TrainingConfig) -> Inputs:
     """Look up what the config names.
 
     Raises:
         NotFound: a dataset, version, model or variant is not there.
-        DataProblem: a dataset holds no examples.
+        DataProblem: a dataset holds what the method does not learn from.
         UsageError: the adapter to go on from lies over another base.
     """
     model = model_store.get_model(store, config.model)
@@ -98,11 +98,12 @@ def resolve_inputs(store: Store, config: SFTConfig) -> Inputs:
             versions.append(None)
             continue
         dataset, version = find_version(store, reference)
-        if dataset.kind != "instructions":
+        if dataset.kind not in config.dataset_kinds:
+            wanted = " or ".join(config.dataset_kinds)
             raise DataProblem(
-                f"this training needs examples, but the dataset holds {dataset.kind}",
+                f"this training needs a dataset of {wanted}, but this one holds {dataset.kind}",
                 place=dataset.name,
-                remedy="Choose a dataset of instructions.",
+                remedy=f"Choose a dataset of {wanted}.",
             )
         versions.append(version.id)
     adapter = model_store.get_variant(store, config.adapter) if config.adapter else None
@@ -121,7 +122,7 @@ def resolve_inputs(store: Store, config: SFTConfig) -> Inputs:
     )
 
 
-def pin_inputs(config: SFTConfig, job: Job) -> Inputs:
+def pin_inputs(config: TrainingConfig, job: Job) -> Inputs:
     """What the config named at the run's first start: a dataset that got a newer version since is still the old one."""
     path = job.folder / "inputs.json"
     if path.is_file():
@@ -134,7 +135,7 @@ def pin_inputs(config: SFTConfig, job: Job) -> Inputs:
     return inputs
 
 
-def split_rows(store: Store, config: SFTConfig, inputs: Inputs) -> tuple[list[Row], list[Row]]:
+def split_rows(store: Store, config: TrainingConfig, inputs: Inputs) -> tuple[list[Row], list[Row]]:
     """Training rows and held-out rows of the pinned versions, split by prompt."""
     from workbench.datasets.versions import iter_rows, split_held_out
 
@@ -184,6 +185,25 @@ def check_gates(train: Sequence[Row], held_out: Sequence[Row], renderer: Rendere
     return sorted(findings, key=lambda finding: finding.severity == "soft")
 
 
+def refuse_findings(job: Job, config: TrainingConfig, findings: Sequence[Finding]) -> None:
+    """Log what the checks found, and refuse to train on it where a hard finding stands and is not overruled.
+
+    Raises:
+        DataProblem: a hard finding, and `overrule_gates` is off.
+    """
+    for finding in findings:
+        job.log(f"{finding.severity} finding: {finding.message} {finding.remedy}")
+    hard = [finding for finding in findings if finding.severity == "hard"]
+    if hard and not config.overrule_gates:
+        shown = ", ".join(hard[0].row_ids[:5])
+        raise DataProblem(
+            " ".join(finding.message for finding in hard),
+            place=f"{config.dataset}, rows {shown}" + (", …" if hard[0].count > 5 else ""),
+            remedy=" ".join(finding.remedy for finding in hard)
+            + " Or set overrule_gates to train all the same, without the rows that cannot be learned.",
+        )
+
+
 def load_rows(job: Job, config: SFTConfig, inputs: Inputs, model: Model) -> tuple[TrainingRows, TrainingRows]:
     """Check and render training rows and held-out rows; findings go to the run's log.
 
@@ -197,18 +217,7 @@ def load_rows(job: Job, config: SFTConfig, inputs: Inputs, model: Model) -> tupl
         raise ModelProblem("the model has not been added yet", place=model.name, remedy="Add it on the Models page.")
     renderer = load_renderer(model.path)
     train, held_out = split_rows(job.store, config, inputs)
-    findings = check_gates(train, held_out, renderer, max_length=config.max_length)
-    for finding in findings:
-        job.log(f"{finding.severity} finding: {finding.message} {finding.remedy}")
-    hard = [finding for finding in findings if finding.severity == "hard"]
-    if hard and not config.overrule_gates:
-        shown = ", ".join(hard[0].row_ids[:5])
-        raise DataProblem(
-            " ".join(finding.message for finding in hard),
-            place=f"{config.dataset}, rows {shown}" + (", …" if hard[0].count > 5 else ""),
-            remedy=" ".join(finding.remedy for finding in hard)
-            + " Or set overrule_gates to train all the same, without the rows that cannot be learned.",
-        )
+    refuse_findings(job, config, check_gates(train, held_out, renderer, max_length=config.max_length))
     rendered = render_rows(train, renderer, max_length=config.max_length)
     if not rendered.rows:
         raise DataProblem(

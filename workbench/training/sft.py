@@ -8,30 +8,32 @@ checkpoints are whole or absent (`checkpoints`); held-out loss is a sum over tok
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from workbench.errors import RunProblem, Stopped, UsageError, WorkbenchError
 from workbench.job import Job
 from workbench.records import Model, Variant
 from workbench.store import models as model_store
 from workbench.training.batching import RunPlan, plan_run
-from workbench.training.callback import StepReporter, trainer_callback
-from workbench.training.checkpoints import checkpoint_step, latest_checkpoint, write_checkpoint
+from workbench.training.callback import StepReporter
 from workbench.training.configs import SFTConfig
+from workbench.training.crank import (
+    choose_device,
+    failures_in_words,
+    layers_in_words,
+    load_policy,
+    lora_config,
+    planned,
+    planned_arguments,
+    publish,
+    require_finite,
+    train_to_end,
+)
 from workbench.training.losses import fits, supervised_losses
 from workbench.training.measuring import collate, held_out_losses, mean_loss, sample_answer, write_held_out
 from workbench.training.rows import TrainingRow, load_rows, pin_inputs
-
-if TYPE_CHECKING:
-    pass
 
 HELD_OUT_FILE = "held_out_rows.jsonl"
 
@@ -104,17 +106,7 @@ def train_sft(config: SFTConfig, job: Job) -> dict[str, Any]:
             sample=sample,
         )
         trainer.reporter = reporter
-        trainer.add_callback(trainer_callback(reporter))
-        checkpoint = latest_checkpoint(job.folder / "checkpoints")
-        if checkpoint is not None:
-            job.log(f"going on from step {checkpoint_step(checkpoint)}")
-            job.result(resumed_step=checkpoint_step(checkpoint))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if reporter.stopped:
-            raise Stopped(
-                f"stopped as asked after step {trainer.state.global_step} of {plan.steps}",
-                remedy="Resume goes on from the checkpoint.",
-            )
+        train_to_end(trainer, job, plan.steps)
 
         if held_out and plan.steps not in measured:  # resumed after the last step
             evaluate(plan.steps)
@@ -126,34 +118,13 @@ def train_sft(config: SFTConfig, job: Job) -> dict[str, Any]:
         "adapter_path": variant.adapter_path,
         "variant_id": variant.id,
         "adapter_digest": variant.adapter_digest,
-        "train_loss": reporter.loss_sum / max(1, reporter.loss_tokens),
+        "train_loss": reporter.mean_loss,
         "eval_loss": mean_loss(losses) if held_out else None,
         "trained_tokens": plan.tokens,
-        "supervised_tokens": reporter.loss_tokens,
+        "supervised_tokens": round(reporter.weight),
         "steps": plan.steps,
         "seconds": reporter.seconds,
     }
-
-
-def choose_device(config: SFTConfig) -> tuple[str, str]:
-    """Device and number format that `auto` stands for on this machine."""
-    import torch
-
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no GPU that torch can use", place="device", value="cuda", remedy="Use auto or cpu.")
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return device, dtype
-
-
-def warmup_steps(config: SFTConfig, plan: RunPlan) -> int:
-    """Steps of warm-up. The first one has learning rate 0, so a warm-up of one step would only waste it."""
-    steps = math.ceil(config.warmup_ratio * plan.steps)
-    return steps if steps > 1 else 0
 
 
 def build_trainer(
@@ -165,82 +136,33 @@ def build_trainer(
     plan: RunPlan,
 ) -> Any:
     """TRL's trainer over the base model, a new or continued adapter, and the planned batches."""
-    import torch
     import trl
     from datasets import Dataset
-    from peft import LoraConfig
 
-    from workbench.models.loading import load_base, load_tokenizer, load_with_adapter, quiet_peft
+    from workbench.models.loading import load_tokenizer, load_with_adapter
 
     device, dtype = choose_device(config)
-    if device == "cpu":
-        torch.set_num_threads(job.settings.threads)
-    model: Any = load_base(model_record, dtype=dtype, device=device)
-    peft_config: Any = None
+    model: Any = load_policy(config, job, model_record, device, dtype)
     if start_from is not None:
         model = load_with_adapter(model, Path(start_from.adapter_path or ""), trainable=True)
-    else:
-        targets = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
-        peft_config = LoraConfig(
-            r=config.lora_r,
-            # A whole number is kept one, because PEFT's config says int.
-            lora_alpha=int(config.lora_alpha) if config.lora_alpha == int(config.lora_alpha) else config.lora_alpha,
-            lora_dropout=config.lora_dropout,
-            target_modules=targets,
-            use_dora=config.use_dora,
-            use_rslora=config.use_rslora,
-            task_type="CAUSAL_LM",
-        )
     args = trl.SFTConfig(
-        output_dir=str(job.folder / "checkpoints"),
-        max_steps=max(1, plan.steps),
-        per_device_train_batch_size=1,  # never used: batches come from the plan
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_scheduler,
-        warmup_steps=warmup_steps(config, plan),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        seed=config.seed,
-        bf16=False,  # the base model is loaded in its format; the adapter stays in float32
+        **planned_arguments(config, job, plan.steps, device),
         activation_checkpointing=config.gradient_checkpointing,
-        use_cpu=device == "cpu",
         dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
         max_length=None,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        average_tokens_across_devices=False,
-        push_to_hub=False,
     )
     if args.n_gpu > 1:
         args._n_gpu = 1  # one run, one device
     table = Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
-    try:
-        with quiet_peft():
-            trainer = trainer_class()(
-                model=model,
-                args=args,
-                train_dataset=table,
-                data_collator=collate,
-                processing_class=load_tokenizer(model_record),
-                peft_config=peft_config,
-            )
-    except ValueError as error:
-        if "target modules" in str(error).lower() or "target_modules" in str(error):
-            raise UsageError(
-                "the model has no layers of these names",
-                place="target_modules",
-                value=config.target_modules,
-                remedy="Use all-linear, or names as the model's page lists them.",
-            ) from error
-        raise
+    with layers_in_words(config):
+        trainer = trainer_class()(
+            model=model,
+            args=args,
+            train_dataset=table,
+            data_collator=collate,
+            processing_class=load_tokenizer(model_record),
+            peft_config=lora_config(config) if start_from is None else None,
+        )
     trainer.plan = plan
     trainer.keep_checkpoints = config.keep_checkpoints
     trainer.fast_loss = fits(trainer.model)
@@ -249,28 +171,10 @@ def build_trainer(
 
 def trainer_class() -> Any:
     """`SFTTrainer` with the departures named at the top of this file."""
-    import torch
     import trl
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
-    from safetensors.torch import save as to_safetensors
-    from torch.utils.data import DataLoader
 
-    class PlannedSFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
-        plan: RunPlan
-        reporter: StepReporter
-        keep_checkpoints = 2
+    class PlannedSFTTrainer(planned(trl.SFTTrainer)):  # type: ignore[misc]
         fast_loss = False
-
-        def get_train_dataloader(self) -> Any:
-            # The whole run is one pass over the plan, so that skipping to a step is skipping batches. A generator of
-            # its own keeps the loader from drawing on the global one.
-            return DataLoader(
-                self.train_dataset,
-                batch_sampler=[list(batch) for batch in self.plan.batches],
-                collate_fn=self.data_collator,
-                generator=torch.Generator(),
-            )
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -280,135 +184,8 @@ def trainer_class() -> Any:
                 loss = total / (len(losses) if num_items_in_batch is None else num_items_in_batch)
             else:
                 loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            if not return_outputs and not torch.isfinite(loss):
-                raise diverged("loss", float(loss.detach()), self.state.global_step)
+            if not return_outputs:
+                require_finite(loss, self.state.global_step)
             return loss
 
-        def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-            samples, items = super().get_batch_samples(*args, **kwargs)
-            self.supervised_in_step = int(sum((b["labels"][:, 1:] != -100).sum() for b in samples))
-            return samples, items
-
-        def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-            norm = super()._get_grad_norm(model, grad_norm)
-            if not math.isfinite(float(norm)):
-                raise diverged("gradient", float(norm), self.state.global_step)
-            return norm
-
-        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            if "loss" in logs:
-                self.reporter.report(
-                    self.state.global_step,
-                    loss=logs["loss"],
-                    learning_rate=logs["learning_rate"],
-                    grad_norm=float(logs["grad_norm"]),
-                    supervised=self.supervised_in_step,
-                )
-
-        def floating_point_ops(self, inputs: Any) -> int:
-            return 0  # would count all parameters at each batch, for a figure nobody reads
-
-        def _send_telemetry(self) -> None:
-            pass
-
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            def tensors(value: Any) -> bytes:
-                buffer = io.BytesIO()
-                torch.save(value, buffer)
-                return buffer.getvalue()
-
-            def adapter() -> bytes:
-                state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-                return bytes(to_safetensors({name: value.contiguous().cpu() for name, value in state.items()}))
-
-            write_checkpoint(
-                Path(self.args.output_dir),
-                self.state.global_step,
-                {
-                    "adapter_model.safetensors": adapter,
-                    "optimizer.pt": lambda: tensors(self.optimizer.state_dict()),
-                    "scheduler.pt": lambda: tensors(self.lr_scheduler.state_dict()),
-                    "rng_state.pth": lambda: tensors(random_state()),
-                    "trainer_state.json": lambda: json.dumps(asdict(self.state), sort_keys=True).encode(),
-                    "progress.json": lambda: json.dumps(self.reporter.state()).encode(),
-                },
-                keep=self.keep_checkpoints,
-            )
-
-        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-            folder = Path(resume_from_checkpoint)
-            loaded = set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
-            if loaded.unexpected_keys:
-                raise RunProblem(
-                    "the checkpoint's adapter does not fit this run's settings",
-                    place=str(folder),
-                    value=loaded.unexpected_keys[0],
-                    remedy="Start a new run; resuming needs the settings the run began with.",
-                )
-            self.reporter.restore(json.loads((folder / "progress.json").read_text()))
-
     return PlannedSFTTrainer
-
-
-def random_state() -> dict[str, Any]:
-    """State of the random generators that training draws on, as transformers reads it back."""
-    import random
-
-    import numpy as np
-    import torch
-
-    state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.random.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.random.get_rng_state()
-    return state
-
-
-def diverged(what: str, value: float, step: int) -> RunProblem:
-    """The loss or the gradient stopped being a number."""
-    return RunProblem(
-        f"the {what} is no longer a number: training has diverged",
-        place=f"step {step + 1}",
-        value=value,
-        remedy="Lower learning_rate (a third is a good try), or raise warmup_ratio, and start again. "
-        "The checkpoint before is intact.",
-    )
-
-
-@contextmanager
-def failures_in_words() -> Iterator[None]:
-    """Turn running out of memory into a `RunProblem` that says what to lower."""
-    try:
-        yield
-    except WorkbenchError:
-        raise
-    except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
-            raise
-        raise RunProblem(
-            "memory ran out while training",
-            remedy="Lower tokens_per_batch (and raise gradient_accumulation_steps to make up for it), lower "
-            "max_length, turn on gradient_checkpointing, or take a smaller model.",
-        ) from error
-
-
-def publish(model: Any, config: SFTConfig, job: Job, model_record: Model) -> Variant:
-    """Save the adapter as a plain PEFT folder and enter it as a variant; a second call finds the first one's."""
-    from workbench.models.adapters import publish_adapter
-
-    folder = job.folder / "adapter"
-    with tempfile.TemporaryDirectory(dir=job.folder, prefix="adapter-") as aside:
-        model.save_pretrained(aside, save_embedding_layers=False)
-        digest = publish_adapter(Path(aside), folder, model_record)
-    for variant in model_store.list_variants(job.store, run_id=job.run_id, archived=True):
-        return model_store.update_variant(job.store, variant.id, adapter_digest=digest)
-    taken = {variant.name for variant in model_store.list_variants(job.store, archived=True)}
-    wanted = config.name or f"{model_record.name} tuned on {config.dataset}"
-    return model_store.add_variant(
-        job.store,
-        model_store.unused_name(taken, wanted[:190]),
-        model_id=model_record.id,
-        adapter_path=str(folder),
-        adapter_digest=digest,
-        run_id=job.run_id,
-    )

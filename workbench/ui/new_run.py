@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.errors import WorkbenchError
-from workbench.records import Model, ModelSource, RunConfig
-from workbench.runs.kinds import KINDS, get_kind
+from workbench.errors import UsageError, WorkbenchError
+from workbench.records import Model, ModelSource
+from workbench.runs.kinds import KINDS, get_kind, training_kinds
 from workbench.store import datasets as dataset_store
 from workbench.store.drafts import drop_draft, load_draft, save_draft
-from workbench.training.configs import PRESETS
+from workbench.training.configs import TrainingConfig
 from workbench.ui.errors import show_problem
 from workbench.ui.forecast import show_forecast
 from workbench.ui.forms import NOTHING, checked_config, config_form, given_value, has_values, put_values
 from workbench.ui.gates import show_gates
-from workbench.ui.links import DATASETS, RUNS, go_to, link_to
+from workbench.ui.links import DATASETS, RANK, RUNS, go_to, link_to
 from workbench.ui.run_details import show_snippets
 from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, KIND_PARAM, RUN_PARAM, new_run_draft
 from workbench.ui.text import plain
@@ -29,33 +29,32 @@ if TYPE_CHECKING:
 DRAWN_HERE = ("name", "dataset", "model", "preset", "held_out", "adapter", "overrule_gates")
 PRESET_WORDS = {
     "quick": "A first look: one pass with a high learning rate.",
-    "balanced": "A good start for most data: two passes.",
-    "thorough": "Slower and finer: three passes, a larger adapter, a lower learning rate.",
+    "balanced": "A good start for most data.",
+    "thorough": "Slower and finer: more passes, a lower learning rate.",
     "custom": "Plain defaults; nothing is filled in for you.",
 }
 
 
-def training_kinds() -> list[str]:
-    """Kinds that train, in the order of the table of kinds."""
-    return [name for name, kind in KINDS.items() if kind.slot == "train"]
-
-
 def show_new_run(ws: Workspace) -> None:
     """The whole form of a new training run."""
-    if not ws.datasets(kind="instructions"):
+    kinds = [kind.name for kind in training_kinds()]
+    if not _learnable(ws, [name for kind in kinds for name in _method(kind).dataset_kinds]):
         with st.container(border=True):
             st.subheader("There is nothing to train on yet", anchor=False)
             st.markdown("A run learns from a dataset of instructions. Install a starter kit or import a file.")
             if st.button("Go to datasets", type="primary", icon=":material/table_rows:"):
                 go_to(DATASETS)
         return
-    kinds = training_kinds()
     kind = _asked_kind(ws, kinds)
     if len(kinds) > 1:
         kind = st.segmented_control(
             "Method", kinds, default=kind, required=True, format_func=lambda name: KINDS[name].title, key="new_run.kind"
         )
-    config_class, key = get_kind(kind).load_config(), f"new_run.{kind}"
+    config_class, key = _method(kind), f"new_run.{kind}"
+    st.caption(plain((config_class.__doc__ or "").strip().splitlines()[0]))
+    if not _learnable(ws, config_class.dataset_kinds):
+        _nothing_for(config_class)
+        return
     _start_values(ws, kind, config_class, key)
     form, side = st.columns([3, 2], gap="medium")
     with form:
@@ -67,6 +66,33 @@ def show_new_run(ws: Workspace) -> None:
     _keep_draft(ws, kind, values)
 
 
+def _method(kind: str) -> type[TrainingConfig]:
+    """A training kind's config class."""
+    config_class = get_kind(kind).load_config()
+    assert issubclass(config_class, TrainingConfig)
+    return config_class
+
+
+def _learnable(ws: Workspace, kinds: Sequence[str]) -> list[str]:
+    """Names of the datasets of these kinds that have a version."""
+    filled = dataset_store.version_counts(ws.store)
+    return [item.name for item in ws.datasets() if item.kind in kinds and item.id in filled]
+
+
+def _nothing_for(config_class: type[TrainingConfig]) -> None:
+    with st.container(border=True):
+        wanted = " or ".join(config_class.dataset_kinds)
+        st.subheader(f"There is no dataset of {wanted} yet", anchor=False)
+        if "preferences" in config_class.dataset_kinds:
+            st.markdown("Rank answers and make a version of the rankings, or import preferences from a file.")
+            if st.button("Go to Rank", type="primary", icon=":material/social_leaderboard:"):
+                go_to(RANK)
+        else:
+            st.markdown("Install a starter kit or import a file.")
+            if st.button("Go to datasets", type="primary", icon=":material/table_rows:", key="new_run.to_datasets"):
+                go_to(DATASETS)
+
+
 def _asked_kind(ws: Workspace, kinds: Sequence[str]) -> str:
     asked = st.query_params.get(KIND_PARAM)
     clone = st.query_params.get(CLONE_PARAM)
@@ -75,7 +101,7 @@ def _asked_kind(ws: Workspace, kinds: Sequence[str]) -> str:
     return asked if asked is not None and asked in kinds else kinds[0]
 
 
-def _start_values(ws: Workspace, kind: str, config_class: type[RunConfig], key: str) -> None:
+def _start_values(ws: Workspace, kind: str, config_class: type[TrainingConfig], key: str) -> None:
     """Fill the form once: from the run to clone, else from the draft, else from the class; then the asked dataset."""
     clone, asked = st.query_params.get(CLONE_PARAM), st.query_params.get(DATASET_PARAM)
     seen = f"{key}:from"
@@ -88,23 +114,21 @@ def _start_values(ws: Workspace, kind: str, config_class: type[RunConfig], key: 
         put_values(key, fields | {"name": f"{run.name} again"})
     elif not has_values(key, config_class):
         draft = load_draft(ws.store, new_run_draft(kind))
-        start = {} if "preset" not in config_class.model_fields else PRESETS["balanced"]
-        put_values(key, {**start, **_known_fields(config_class, draft)})
+        put_values(key, {**config_class.presets["balanced"], **_known_fields(config_class, draft)})
     if asked:
         put_values(key, {"dataset": ws.dataset(asked).name})
     st.session_state[seen] = origin
 
 
-def _known_fields(config_class: type[RunConfig], draft: object) -> dict[str, Any]:
+def _known_fields(config_class: type[TrainingConfig], draft: object) -> dict[str, Any]:
     if not isinstance(draft, Mapping):
         return {}
     return {name: value for name, value in draft.items() if name in config_class.model_fields}
 
 
-def _data_and_model(ws: Workspace, config_class: type[RunConfig], key: str) -> dict[str, Any]:
+def _data_and_model(ws: Workspace, config_class: type[TrainingConfig], key: str) -> dict[str, Any]:
     fields, values = config_class.model_fields, {}
-    filled = dataset_store.version_counts(ws.store)
-    names = [item.name for item in ws.datasets(kind="instructions") if item.id in filled]
+    names = _learnable(ws, config_class.dataset_kinds)
     models = ws.models()
     grid = st.grid(2, min_column_width=200)
     if "dataset" in fields:
@@ -146,7 +170,7 @@ def _data_and_model(ws: Workspace, config_class: type[RunConfig], key: str) -> d
     if "preset" in fields:
         st.session_state.setdefault(f"{key}.preset", given_value(key, config_class, "preset"))
         values["preset"] = st.segmented_control(
-            "Preset", list(PRESETS), key=f"{key}.preset", required=True, format_func=str.capitalize,
+            "Preset", list(config_class.presets), key=f"{key}.preset", required=True, format_func=str.capitalize,
             on_change=_fill_preset, args=(key, config_class), persist_state="session",
         )  # fmt: skip
         st.caption(PRESET_WORDS[values["preset"] or "custom"])
@@ -184,15 +208,15 @@ def _choice(label: str, options: list[Any], key: str, start: Any, format_func: A
     return None if picked == NOTHING else picked
 
 
-def _fill_preset(key: str, config_class: type[RunConfig]) -> None:
+def _fill_preset(key: str, config_class: type[TrainingConfig]) -> None:
     preset = st.session_state[f"{key}.preset"]
-    fill = dict(PRESETS.get(preset) or {})
+    fill = dict(config_class.presets.get(preset) or {})
     if preset == "custom":
-        fill = {name: config_class.model_fields[name].get_default() for name in PRESETS["balanced"]}
+        fill = {name: config_class.model_fields[name].get_default() for name in config_class.presets["balanced"]}
     put_values(key, {name: value for name, value in fill.items() if name in config_class.model_fields})
 
 
-def _side(ws: Workspace, kind: str, config_class: type[RunConfig], key: str, values: dict[str, Any]) -> None:
+def _side(ws: Workspace, kind: str, config_class: type[TrainingConfig], key: str, values: dict[str, Any]) -> None:
     config = checked_config(config_class, values)
     if config is None:
         return
@@ -204,6 +228,8 @@ def _side(ws: Workspace, kind: str, config_class: type[RunConfig], key: str, val
         st.markdown("**Forecast**")
         try:
             show_forecast(ws.forecast(kind, config))
+        except UsageError as problem:
+            st.caption(plain(problem.what[:1].upper() + problem.what[1:]) + ".")
         except WorkbenchError as problem:
             show_problem(problem)
     with st.container(border=True):

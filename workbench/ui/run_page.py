@@ -12,6 +12,7 @@ import streamlit as st
 
 from workbench.api import Workspace
 from workbench.records import Run, RunState
+from workbench.runs.kinds import training_kinds
 from workbench.ui import charts
 from workbench.ui.deleting import delete_control
 from workbench.ui.errors import shown_errors
@@ -36,7 +37,7 @@ from workbench.ui.state import COMPARE_PARAM
 from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
 
-TRAINING = ("sft", "dpo", "kto", "reward", "rloo", "grpo")
+TRAINING = tuple(kind.name for kind in training_kinds())
 
 
 def show_run(ws: Workspace, run_id: str) -> None:
