@@ -475,7 +475,7 @@ class Score(Record):
     passed: bool | None = None
     """Whether it follows all rules, for rule scorers."""
     value: float | None = None
-    """The figure, for metric scorers."""
+    """The figure: a metric's, a reward, or the share of rules kept in percent."""
     detail: dict[str, JsonValue] = {}
     """Rule by rule."""
 

@@ -89,7 +89,7 @@ def test_a_finished_run_shows_figures_with_intervals_and_answers_as_text(ws: Wor
     app = open_page(run=run.id)
     table = app.dataframe[0].value
     assert list(table["Answers"]) == [12, 12] and table["Pass all rules"].str.contains("n = 12").all()
-    assert len(app.get("plotly_chart")) == 2
+    assert len(app.get("plotly_chart")) == 3  # answers that pass, rules kept, chrF
     texts = [item.value for item in app.text]
     assert len([text for text in texts if text.startswith("<script>")]) == 10  # a page of ten prompts
     assert not any("<script" in item.value for item in (*app.markdown, *app.caption, *app.html))

@@ -172,6 +172,19 @@ def submit(
     _tell_ranking(ranking, "Stored")
 
 
+@rank.command("score")
+def score(
+    queue: Queue,
+    scorer: Annotated[
+        str, typer.Option("--scorer", help="A rule scorer, a metric, or reward:RUN.", show_default=False)
+    ],
+    json: Json = False,
+) -> None:
+    """Let a scorer rank the queue instead of a person; kept apart, with the source `scorer`."""
+    added = output.open_workspace().rank_by_scorer(queue, scorer)
+    show({"ranked": added, "scorer": scorer}, lambda out: out.print(f"{added} items ranked by {plain(scorer)}."))
+
+
 @rank.command("undo")
 def undo(queue: Queue, rater: Rater = None, json: Json = False) -> None:
     """Take back your last ranking in a queue; `rank next` gives the item again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, plain, show, table
 from workbench.cli.runs import launched
 from workbench.errors import GenerationProblem, UsageError
+from workbench.evaluation.scorers import figure_title
 from workbench.evaluation.tasks import AnswerConfig
 from workbench.records import Completion, Sampling, Variant
 from workbench.settings import typed_path
@@ -113,28 +113,32 @@ def compare(
 
 def _compare_one(workspace: Workspace, variants: list[Variant], prompt: str, options: dict[str, Any]) -> None:
     config = AnswerConfig.model_validate({"prompts": "one", "variants": [v.id for v in variants], **options})
-    settings = config.sampling.model_dump()
-
-    def ask(variant: Variant) -> Completion:
-        return workspace.generate(variant.id, prompt, system=config.system, **settings)
-
-    with ThreadPoolExecutor(len(variants)) as pool:
-        completions = list(pool.map(ask, variants))
+    ids = [variant.id for variant in variants]
+    found = workspace.compare(ids, prompt, system=config.system, **config.sampling.model_dump())
+    texts = [pane.problem or (pane.completion.text if pane.completion else "") for pane in found.panes]
 
     def human(out: Console) -> None:
         if out.is_terminal:
-            texts = [[completion.text for completion in completions]]
-            out.print(table([variant.name for variant in variants], texts, empty=""))
+            out.print(table([variant.name for variant in variants], [texts], empty=""))
             return
-        for variant, completion in zip(variants, completions, strict=True):
+        for variant, text in zip(variants, texts, strict=True):
             out.print(f"== {plain(variant.name)}")
-            out.print(plain(completion.text))
+            out.print(plain(text))
 
-    named = [
-        {"variant": variant.name, **completion.model_dump(mode="json")}
-        for variant, completion in zip(variants, completions, strict=True)
-    ]
-    show({"prompt": prompt, "answers": named}, human)
+    named = []
+    for pane in found.panes:
+        told = {} if pane.completion is None else pane.completion.model_dump(mode="json")
+        named.append({"variant": pane.variant.name, "problem": pane.problem or None, **told})
+    document = {"prompt": prompt, "answers": named}
+    if not found.failed:
+        show(document, human)
+        return
+    # What the others answered is kept: only the call as a whole has failed.
+    names = ", ".join(pane.variant.name for pane in found.failed)
+    told_why = " ".join(pane.problem for pane in found.failed)
+    if not output.surface.json:
+        human(output.console())
+    raise typer.Exit(output.tell_error(GenerationProblem(f"no whole answer: {told_why}", place=names), more=document))
 
 
 @answers.command("show")
@@ -179,7 +183,8 @@ def show_answers(
 
 def _print_summary(out: Console, grid: AnswerGrid) -> None:
     metrics = sorted({metric for summary in grid.summary.values() for metric in summary.metrics})
-    columns = ["variant", "answers", "failed", "pass all rules", *metrics, "tokens", "tokens/s", "empty", "cut off"]
+    heads = [figure_title(metric, short=True) for metric in metrics]
+    columns = ["variant", "answers", "failed", "pass all rules", *heads, "tokens", "tokens/s", "empty", "cut off"]
     rows = []
     for variant in grid.variants:
         told = grid.summary[variant.id]

@@ -33,6 +33,7 @@ from workbench.evaluation.report_pieces import (
     written,
 )
 from workbench.evaluation.report_style import STYLE
+from workbench.evaluation.scorers import figure_title
 from workbench.preferences.ratings import PairRate, rate_pairs
 from workbench.preferences.votes import compare_variants, read_votes
 from workbench.records import Run, Variant, utc_now
@@ -42,7 +43,6 @@ from workbench.store import rankings as ranking_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
 
-METRIC_TITLES = {"chrf": "chrF", "exact_match": "exact match"}
 _DRAW = """
 const ink = getComputedStyle(document.body).color;
 for (const spec of JSON.parse(document.getElementById('charts').textContent)) {
@@ -137,8 +137,8 @@ def _figures(grid: AnswerGrid, charts: Sequence[Mapping[str, Any]]) -> str:
     heads = ["Variant", "Answers", *(["Pass all rules"] if judged else [])]
     for metric in metrics:
         heads += [
-            METRIC_TITLES.get(metric, metric),
-            *([f"{METRIC_TITLES[metric]}, corpus"] if metric == "chrf" else []),
+            figure_title(metric, short=True),
+            *(["chrF, corpus"] if metric == "chrf" else []),
         ]
     heads += ["Tokens", "Empty", "Cut at the limit", "Failed", "Not asked"]
     lines = []
@@ -176,7 +176,7 @@ def _differences(grid: AnswerGrid, judged: bool, metrics: Sequence[str]) -> str:
                 continue
             scale, unit, digits = (100, " points", 0) if scorer is None else (1, "", 1)
             value, low, high = (f"{part * scale:+.{digits}f}" for part in (gain.value, gain.low, gain.high))
-            what = "pass all rules" if scorer is None else METRIC_TITLES.get(scorer, scorer)
+            what = "pass all rules" if scorer is None else figure_title(scorer, short=True)
             sure = " No difference can be told." if gain.low <= 0 <= gain.high else ""
             told.append(
                 f"<li><b>{escaped(variant.name)}</b> against {escaped(first.name)}: {value}{unit} "
@@ -245,7 +245,7 @@ def _card(variant: Variant, cell: AnswerCell | None) -> str:
     if cell.passed is not None:
         head += " <span class='good'>passes</span>" if cell.passed else " <span class='bad'>fails</span>"
     head += "".join(
-        f" <span class='figure'>{escaped(METRIC_TITLES.get(name, name))} {value:.1f}</span>"
+        f" <span class='figure'>{escaped(figure_title(name, short=True))} {value:.1f}</span>"
         for name, value in cell.values.items()
     )
     answer = cell.completion

@@ -39,6 +39,11 @@ class RuleReport(BaseModel):
         """Whether the answer keeps every rule."""
         return all(result.passed for result in self.results)
 
+    @property
+    def kept(self) -> float:
+        """Share of the rules that the answer keeps, between 0 and 1."""
+        return sum(result.passed for result in self.results) / max(1, len(self.results))
+
 
 class RuleScorer(Protocol):
     """A scorer: an answer's text, and where known the turn it was given in, to a report."""

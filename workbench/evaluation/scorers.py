@@ -1,8 +1,9 @@
 """One table from a scorer's name to what it does with an answer.
 
-A rule scorer looks at the answer alone and says whether it passes, rule by rule; a metric scorer compares it with a
-reference and says a figure. A new metric is one function and one entry in `METRICS`; a new rule scorer is one entry in
-`workbench.evaluation.rules`. Intervals and means are left to `aggregate`.
+A rule scorer looks at the answer alone and says whether it passes, rule by rule, and how many of the rules it keeps;
+a metric scorer compares it with a reference and says a figure; a reward model's scores come from a run of its own. A
+new metric is one function and one entry in `METRICS`; a new rule scorer is one entry in `workbench.evaluation.rules`.
+Intervals and means are left to `aggregate`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Metric:
 
     title: str
     """Words for pages."""
+    short: str
+    """Words for the head of a column."""
     highest: float
     """The figure of a perfect answer; the worst is 0."""
     measure: Callable[[str, str], float]
@@ -58,9 +61,34 @@ def exact_match(text: str, reference: str) -> float:
 
 
 METRICS: dict[str, Metric] = {
-    "chrf": Metric("chrF against the reference", 100.0, sentence_chrf),
-    "exact_match": Metric("Exact match", 1.0, exact_match, judges=True),
+    "chrf": Metric("chrF against the reference", "chrF", 100.0, sentence_chrf),
+    "exact_match": Metric("Exact match", "Exact match", 1.0, exact_match, judges=True),
 }
+
+
+REWARD = "reward:"
+"""What the name of a reward model's scores begins with; the id of the run that made it follows."""
+
+
+def figure_title(name: str, *, short: bool = False) -> str:
+    """What a scorer's figure is called: a metric's title, the rules kept of a rule scorer, or a reward.
+
+    Args:
+        name: the scorer.
+        short: for the head of a column.
+    """
+    if name in METRICS:
+        return METRICS[name].short if short else METRICS[name].title
+    if name.startswith(REWARD):
+        return "Reward"
+    return "Rules kept, %"
+
+
+def figure_range(name: str) -> str:
+    """Between what a scorer's figure lies, in words; empty where it is not bounded."""
+    if name.startswith(REWARD):
+        return ""
+    return f"0 to {METRICS[name].highest if name in METRICS else 100.0:g}"
 
 
 def scorer_names() -> list[str]:
@@ -121,7 +149,7 @@ def _score_rules(name: str, completion: Completion) -> Score:
     detail: dict[str, Any] = {
         result.rule: {"passed": result.passed, "detail": result.detail} for result in report.results
     }
-    return Score(completion_id=completion.id, scorer=name, passed=report.passed, detail=detail)
+    return Score(completion_id=completion.id, scorer=name, passed=report.passed, value=100 * report.kept, detail=detail)
 
 
 @lru_cache(maxsize=1)

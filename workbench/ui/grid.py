@@ -22,7 +22,7 @@ from workbench.evaluation.aggregate import (
     rule_verdicts,
 )
 from workbench.evaluation.prompts import GridPrompt
-from workbench.evaluation.scorers import METRICS
+from workbench.evaluation.scorers import REWARD, figure_range, figure_title
 from workbench.records import Interval, Run, Variant
 from workbench.ui import charts
 from workbench.ui.panes import CARD_WIDTH, FINISHES, card_columns, show_fingerprint
@@ -74,13 +74,11 @@ def show_summary(grid: AnswerGrid, *, settled: bool) -> None:
                 )
         for metric in metrics:
             means = {item.name: item.metrics[metric] for item in summaries if metric in item.metrics}
-            title = METRICS[metric].title if metric in METRICS else metric
+            title, bounds = figure_title(metric), figure_range(metric)
             with st.container(gap="xsmall"):
                 st.markdown(f"**{plain(title)}**", help="Mean over prompts with a 95 % bootstrap interval.")
                 charts.show(
-                    charts.interval_figure(
-                        means, f"{title}, 0 to {METRICS[metric].highest:g}" if metric in METRICS else title
-                    ),
+                    charts.interval_figure(means, f"{title}, {bounds}" if bounds else title),
                     key=f"grid.{metric}.{grid.run_id}",
                     alt="; ".join(f"{name} {interval_text(item)}" for name, item in means.items()),
                 )
@@ -101,7 +99,7 @@ def summary_table(summaries: Sequence[VariantSummary]) -> pd.DataFrame:
             "Variant": item.name,
             "Answers": item.n,
             "Pass all rules": share_text(item.share),
-            **{_metric_head(name): interval_text(value) for name, value in item.metrics.items()},
+            **{figure_title(name, short=True): interval_text(value) for name, value in item.metrics.items()},
             "Tokens": interval_text(item.mean_tokens),
             "Tokens/s": "" if item.tokens_per_s is None else f"{item.tokens_per_s:.1f}",
             "Empty": share_text(item.empty),
@@ -120,10 +118,6 @@ def rule_table(summaries: Sequence[VariantSummary]) -> pd.DataFrame:
     rules = dict.fromkeys(rule for item in summaries for rule in item.rules)
     columns = {item.name: [share_text(item.rules.get(rule)) for rule in rules] for item in summaries}
     return pd.DataFrame({"Rule": [rule_name(rule) for rule in rules], **columns})
-
-
-def _metric_head(name: str) -> str:
-    return {"chrf": "chrF", "exact_match": "Exact match"}.get(name, name)
 
 
 def rule_name(rule: str) -> str:
@@ -161,7 +155,7 @@ def _show_differences(grid: AnswerGrid, rules: bool, metrics: Sequence[str]) -> 
             found = [(None, "pass all rules")] if rules else []
             parts = [
                 difference_text(_difference(grid, _key(grid), base, variant.id, scorer), words, scorer is None)
-                for scorer, words in [*found, *((metric, _metric_head(metric)) for metric in metrics)]
+                for scorer, words in [*found, *((metric, figure_title(metric, short=True)) for metric in metrics)]
             ]
             told = "; ".join(part for part in parts if part)
             st.markdown(f"**{plain(variant.name)}**: {told or 'no prompt that both answered'}")
@@ -258,7 +252,8 @@ def _show_cell(variant: Variant, cell: AnswerCell | None, *, full: bool) -> None
                 st.badge("fails", icon=":material/close:", color="red")
         if cell is not None:
             for name, value in cell.values.items():
-                st.badge(f"{_metric_head(name)} {value:.0f}", color="gray")
+                digits = 2 if name.startswith(REWARD) else 0
+                st.badge(f"{figure_title(name, short=True)} {value:.{digits}f}", color="gray")
         if cell is not None and full:
             show_fingerprint(cell.completion.fingerprint, verified=cell.completion.verified)
     if cell is None:
