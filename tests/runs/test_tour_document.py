@@ -56,7 +56,7 @@ def take(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def step(job: Job, key: str, kind: str, spec: dict[str, Any], name: str) -> Run:
         return finish(store, kind, spec, variant_id=tuned.id) if kind == "sft" else answer(store, spec)
 
-    monkeypatch.setattr(tour, "_step", step)
+    monkeypatch.setattr(tour, "run_part", step)
 
     def taken(kit: str) -> dict[str, Any]:
         config = tour.TourConfig(kit=kit, model=model.id, quick=True)

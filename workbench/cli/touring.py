@@ -20,14 +20,58 @@ VARIANTS = ("base", "tuned")
 def tour(options: dict[str, Any], json: Json = False) -> None:
     """Install the starter kit, train a LoRA on the bundled model, answer held-out prompts with base and tuned.
 
-    About six minutes on two cores. The run goes on when this command is left; started again, it is joined.
+    About six minutes on two cores; with --protocol instructgpt also rankings by the kit's scorer, a reward model, RLOO
+    and DPO, which take half an hour or more. The run goes on when this command is left; started again, it is joined.
     """
     workspace = output.open_workspace()
     run = workspace.tour(**options)
     output.note(f"Tour {run.id}. It goes on in the background if you leave.")
     run = follow(workspace, run)
     check_finished(run)
-    show(run.result, lambda out: _print_tour(out, run.result))
+    shown = _print_protocol if run.result.get("protocol") == "instructgpt" else _print_tour
+    show(run.result, lambda out: shown(out, run.result))
+
+
+def _print_protocol(out: Console, told: Mapping[str, Any]) -> None:
+    rankings, reward = told["rankings"], told["reward"]
+    out.print(
+        f"{rankings['rankings']} rankings of {rankings['answers']} answers by the scorer '{told['scorer']}', not by "
+        f"people: {rankings['pairs']} pairs to train on, {rankings['held_out_pairs']} held out."
+    )
+    out.print(f"Reward model on held-out pairs: {_accuracy(reward.get('accuracy'))} in the right order.")
+    rows = [
+        (
+            stage["stage"],
+            _figure(stage["share"], 100, "%"),
+            _figure(stage["score"]),
+            _figure(stage["chrf"]),
+            _figure(stage["kl_sequence"], 1, "", 2),
+            output.span(stage["seconds"]) if stage["seconds"] is not None else "",
+        )
+        for stage in told["stages"]
+    ]
+    out.print(
+        output.table(("stage", "keep every rule", "score", "chrF", "KL, nats an answer", "training"), rows, empty="")
+    )
+    for stage, gain in (told.get("gains") or {}).items():
+        if gain:
+            bounds = f"{gain['low']:+.1f} to {gain['high']:+.1f}, n = {gain['n']}"
+            out.print(f"{stage} over sft, score: {gain['value']:+.1f} ({bounds}).")
+    out.print("KL is from the base for sft, from sft for the others. Intervals are 95 %.")
+    out.print(f"Took {output.span(told.get('seconds'))}. `workbench app` shows it all in the browser.")
+
+
+def _figure(told: Mapping[str, Any] | None, times: float = 1, unit: str = "", digits: int = 1) -> str:
+    if not told:
+        return ""
+    value, low, high = (f"{told[key] * times:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value}{unit} ({low}–{high})"
+
+
+def _accuracy(told: Mapping[str, Any] | None) -> str:
+    if not told:
+        return "no share"
+    return f"{told['value']:.0%} ({told['low']:.0%} to {told['high']:.0%}, n = {told['n']})"
 
 
 def _print_tour(out: Console, told: Mapping[str, Any]) -> None:

@@ -124,6 +124,9 @@ def _data_fact(store: Store, version: Version, use: str) -> DataFact:
         for rater in count_votes(store, queue.id)
     }
     source = told.get("hub_id") or told.get("source") or (f"starter kit {told['kit']}" if told.get("kit") else "")
+    grown = told.get("self_instruct")
+    if not source and isinstance(grown, dict):
+        source = f"self-instruct, written by {grown.get('variant_name') or 'a model'}"
     licence = told.get("licence") or told.get("license") or _kit_licence(told.get("kit"))
     return DataFact(
         use=use,

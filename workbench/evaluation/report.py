@@ -37,6 +37,7 @@ from workbench.evaluation.scorers import figure_title
 from workbench.preferences.ratings import PairRate, rate_pairs
 from workbench.preferences.votes import compare_variants, read_votes
 from workbench.records import Run, Variant, utc_now
+from workbench.settings import typed_path
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 from workbench.store import rankings as ranking_store
@@ -64,7 +65,7 @@ def write_report(store: Store, answer_run: Run, path: Path) -> Path:
         UsageError: there is no answer to show, or the run answered no prompt set.
         StoreProblem: the file cannot be written.
     """
-    path = path.expanduser()
+    path = typed_path(path)
     text = report_html(store, answer_run)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

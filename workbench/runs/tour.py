@@ -1,5 +1,7 @@
 """The tour: starter kit → LoRA on the bundled model → held-out prompts answered by base and tuned.
 
+With the protocol *instructgpt* it goes on to rankings, a reward model and reinforcement: see `protocol`.
+
 A run of its own that launches the others, waits for them and passes their progress on. It does none of the work itself,
 so stopping it stops what it waits for, and resuming it goes on with what is missing.
 """
@@ -8,16 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from workbench.errors import RunProblem
 from workbench.job import Job
-from workbench.records import Interval, Model, Run, RunConfig, RunState, Variant
-from workbench.runs import launch, liveness
+from workbench.records import Interval, Run, RunConfig, Variant
+from workbench.runs.parts import base_variant, ready_model, run_part
 from workbench.store import models as model_store
-from workbench.store import runs as run_store
 
 SHOWN_ANSWERS = 3
 
@@ -35,6 +35,17 @@ class TourConfig(RunConfig):
     """Budget of trained tokens."""
     prompts: int = Field(default=50, ge=1)
     """Most held-out prompts to answer."""
+    protocol: Literal["sft", "instructgpt"] = "sft"
+    """sft: fine-tune and compare. instructgpt: then rank answers by the kit's scorer, learn a reward from the rankings,
+    reinforce, and train DPO on the same rankings; half an hour or more on two cores."""
+    sft_tokens: int = Field(default=4_500, ge=500, json_schema_extra={"group": "InstructGPT", "advanced": True})
+    """Trained tokens of the first stage under instructgpt: few, so that there is something left to reinforce."""
+    ranked_prompts: int = Field(default=64, ge=4, json_schema_extra={"group": "InstructGPT", "advanced": True})
+    """Prompts whose answers are ranked."""
+    answers: int = Field(default=4, ge=2, le=9, json_schema_extra={"group": "InstructGPT", "advanced": True})
+    """Answers to each of them."""
+    steps: int = Field(default=30, ge=1, json_schema_extra={"group": "InstructGPT", "advanced": True})
+    """Optimizer steps of the reinforcement."""
 
 
 def take_tour(config: TourConfig, job: Job) -> Mapping[str, Any]:
@@ -55,8 +66,12 @@ def take_tour(config: TourConfig, job: Job) -> Mapping[str, Any]:
     from workbench.datasets.starter import install_kit
     from workbench.store.datasets import get_dataset
 
+    if config.protocol == "instructgpt":
+        from workbench.runs.protocol import take_protocol
+
+        return take_protocol(config, job)
     began = time.monotonic()
-    model = _ready_model(config, job)
+    model = ready_model(config.model, job)
     job.progress("installing the starter kit")
     train, held_out = install_kit(job.store, config.kit)
     job.result(
@@ -77,9 +92,9 @@ def take_tour(config: TourConfig, job: Job) -> Mapping[str, Any]:
         "max_tokens": budget,
         "name": f"Tour of the {config.kit} kit",
     }
-    sft = _step(job, "training", "sft", spec, f"Tour: {config.kit} LoRA")
+    sft = run_part(job, "training", "sft", spec, f"Tour: {config.kit} LoRA")
     tuned = model_store.get_variant(job.store, str(sft.result["variant_id"]))
-    base = _base_variant(job, model)
+    base = base_variant(job, model)
     count = min(config.prompts, 12) if config.quick else config.prompts
     asked = {
         "prompts": held_out.id,
@@ -88,70 +103,10 @@ def take_tour(config: TourConfig, job: Job) -> Mapping[str, Any]:
         "temperature": 0.0,
         "max_tokens": 120,
     }
-    answers = _step(job, "answering", "answer", asked, f"Tour: {config.kit} held-out answers")
+    answers = run_part(job, "answering", "answer", asked, f"Tour: {config.kit} held-out answers")
     job.progress("summing up")
     document = _document(job, train.id, sft, answers, base, tuned)
     return document | {"seconds": round(time.monotonic() - began, 1), "quick": config.quick}
-
-
-def _ready_model(config: TourConfig, job: Job) -> Model:
-    if config.model != "bundled":
-        return model_store.get_model(job.store, config.model)
-    from workbench.models.adding import ensure_bundled
-
-    model = ensure_bundled(job.store)
-    if model.path is None:
-        _step(job, "converting", "add_model", {"source": "bundled", "reference": ""}, "Add the bundled model")
-        model = model_store.get_model(job.store, model.id)
-    return model
-
-
-def _base_variant(job: Job, model: Model) -> Variant:
-    for variant in model_store.list_variants(job.store, model_id=model.id, archived=True):
-        if variant.adapter_path is None:
-            return variant
-    raise RunProblem("the base model has no variant of its own", value=model.name, remedy="Add the model again.")
-
-
-def _step(job: Job, key: str, kind: str, spec: dict[str, Any], name: str) -> Run:
-    """Run one part and pass its progress on; after a resume, go on with the part that was under way."""
-    known = job.folder / f"{key}.run"
-    run = _known_run(job, known)
-    if run is None or run.state in (RunState.FAILED, RunState.STOPPED, RunState.INTERRUPTED):
-        run = launch.resume_run(job.store, run.id) if run else launch.launch_run(job.store, kind, spec, name=name)
-        known.write_text(run.id)
-    job.result(**{f"{key}_run": run.id})
-    while run.state.active:
-        told = run.progress
-        waiting = "waiting for its turn" if run.state is RunState.QUEUED else told.phase or run.state.value
-        job.progress(key, done=told.done, total=told.total, unit=told.unit, note=waiting)
-        if job.should_stop():
-            _stop_part(job, run)
-            job.checkpoint_or_stop()
-        time.sleep(0.3)
-        liveness.reap(job.store)
-        run = run_store.get_run(job.store, run.id)
-    if run.state is not RunState.FINISHED:
-        why = run.failure.message if run.failure else f"it was {run.state.value}"
-        raise RunProblem(
-            f"the part '{run.name}' did not finish: {why}",
-            remedy=(run.failure.remedy if run.failure else "") or "Resume the tour to go on from there.",
-        )
-    return run
-
-
-def _known_run(job: Job, path: Any) -> Run | None:
-    return run_store.get_run(job.store, path.read_text().strip()) if path.exists() else None
-
-
-def _stop_part(job: Job, run: Run) -> None:
-    try:
-        launch.stop_run(job.store, run.id)
-    except RunProblem:
-        return  # it has just ended by itself
-    while (run := run_store.get_run(job.store, run.id)).state.active:
-        time.sleep(0.2)
-        liveness.reap(job.store)
 
 
 def _document(job: Job, version_id: str, sft: Run, answers: Run, base: Variant, tuned: Variant) -> dict[str, Any]:

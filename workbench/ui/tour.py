@@ -12,9 +12,22 @@ from workbench.records import Interval, Run, RunState
 from workbench.store import runs as run_store
 from workbench.ui import charts
 from workbench.ui.links import PLAYGROUND, link_to, variants_query
+from workbench.ui.protocol import show_stages
 from workbench.ui.runs import progress_line, run_link
 from workbench.ui.text import plain
 
+PROTOCOL_PARTS = (
+    ("converting_run", "Make the bundled model ready"),
+    ("training_run", "Fine-tune on demonstrations"),
+    ("sampling_run", "Sample answers, ranked by the kit's scorer"),
+    ("reward_run", "Learn a reward from the rankings"),
+    ("reinforcing_run", "Reinforce with RLOO"),
+    ("dpo_run", "Train DPO on the same rankings"),
+    ("answering_run", "Answer held-out prompts with every stage"),
+    ("kl_sft_run", "Measure how far fine-tuning moved"),
+    ("kl_rloo_run", "Measure how far RLOO moved"),
+    ("kl_dpo_run", "Measure how far DPO moved"),
+)
 PARTS = (
     ("converting_run", "Make the bundled model ready"),
     ("training_run", "Fine-tune an adapter on the starter kit"),
@@ -25,7 +38,7 @@ PARTS = (
 def show_parts(ws: Workspace, tour: Run) -> None:
     """The tour's parts, each with its state and a link to its run."""
     ready = "training_run" in tour.result and "converting_run" not in tour.result
-    for key, title in PARTS:
+    for key, title in PROTOCOL_PARTS if tour.spec.get("protocol") == "instructgpt" else PARTS:
         run_id = tour.result.get(key)
         part = run_store.get_run(ws.store, str(run_id)) if run_id else None
         icon, text = _part_state(part, ready and key == "converting_run", tour)
@@ -56,6 +69,9 @@ def show_findings(tour: Run) -> None:
 
     The figures are shares that kept the kit's rules; mean chrF where the kit has no rules to keep.
     """
+    if tour.result.get("protocol") == "instructgpt":
+        show_stages(tour)
+        return
     shares, means = _intervals(tour.result.get("held_out")), _intervals(tour.result.get("chrf"))
     variants = tour.result.get("variants")
     if shares:

@@ -1,4 +1,4 @@
-"""Figures with intervals, from counts and from one value per prompt. Knows nothing of answers or scorers."""
+"""Means with intervals, one value per prompt. Shares are those of `shares`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import UsageError
-from workbench.preferences.shares import wilson as wilson
 from workbench.records import Interval
 
 _RESAMPLES = 1000
