@@ -42,4 +42,14 @@ GOALS: dict[str, Goal] = {
     ),
     "side_by_side.same_text": Goal("greedy text identical to plain PEFT", lambda value, peers, limit: value == 1.0),
     "sampling.throughput": Goal("≥ 120 tok/s", lambda value, peers, limit: value >= 120.0),
+    "reward.loss_difference": Goal("≤ 1e-5 over the same 36 pairs", lambda value, peers, limit: value <= 1e-5),
+    "reward.rows_read": Goal("9: each answer once", lambda value, peers, limit: value == 9),
+    "reward.prompt": Goal(
+        "≥ 5 × as fast as TRL's RewardTrainer", lambda value, peers, limit: 5 * value <= peers["TRL RewardTrainer"]
+    ),
+    "novelty.same_decisions": Goal(
+        "scores and decisions of rouge_score, every one", lambda value, peers, limit: value == 1.0
+    ),
+    "novelty.pair": Goal("≤ 0.35 µs a pair", lambda value, peers, limit: value <= 0.35),
+    "novelty.whole_pool": Goal("within minutes (≤ 10) on one core", lambda value, peers, limit: value <= 10.0),
 }

@@ -14,9 +14,10 @@ import yaml
 from tests.generation.scripted import ScriptedServer, says, whole
 from workbench.api import Workspace
 from workbench.cli import run
-from workbench.records import Failure, RunState
+from workbench.records import Failure, ModelSource, RunState
 from workbench.runs.kinds import parse_config
 from workbench.runs.snippets import as_command
+from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
 
@@ -298,3 +299,32 @@ def test_an_environment_variable_that_does_not_hold_is_named(call: Call, monkeyp
     monkeypatch.setenv("WORKBENCH_TRAIN_SLOTS", "0")
     error = document(call("data", "list", "--json"), 2)["error"]
     assert error["place"] == "WORKBENCH_TRAIN_SLOTS" and error["value"] == "0"
+
+
+def test_comparing_keeps_good_answers_when_another_variant_fails(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_SERVER_KEY", "k")
+    names = []
+    with (
+        ScriptedServer(says(200, whole("An answer.")), models=[{"id": "good"}]) as near,
+        ScriptedServer(says(400, {"error": {"message": "too long"}}), models=[{"id": "bad"}]) as far,
+    ):
+        for name, model, server in (("near", "good", near), ("far", "bad", far)):
+            added = document(call("servers", "add", name, server.url, "--model", model, "--json"))
+            names.append(added["variants"][0]["name"])
+        asked = ("compare", "Hello?", "--variants", names[1], "--variants", names[0])
+        code, out, err = call(*asked)
+        assert code == 1 and "An answer." in out and "too long" in out and f"Error: {names[1]}: no whole answer" in err
+        told = document(call(*asked, "--json"), 1)
+    assert told["error"]["place"] == names[1] and [each["variant"] for each in told["answers"]] == names[::-1]
+    assert told["answers"][1]["text"] == "An answer." and "too long" in told["answers"][0]["problem"]
+
+
+def test_a_base_model_is_deleted_unless_it_is_in_use_or_bundled(call: Call, store: Store) -> None:
+    model = model_store.add_model(store, "mine", ModelSource.LOCAL, "/nowhere")
+    assert document(call("models", "delete", "bundled", "--json"), 1)["error"]["kind"] == "Conflict"
+    run = run_store.add_run(store, kind="sft", name="Tune", slot="train", spec={"model": model.id})
+    run_store.update_run(store, run.id, state=RunState.STOPPED)
+    assert "'Tune'" in document(call("models", "delete", "mine", "--json"), 1)["error"]["what"]
+    run_store.update_run(store, run.id, spec={"model": "another"})
+    assert document(call("models", "delete", "mine", "--json")) == {"deleted": model.id}
+    assert call("models", "delete", "mine")[0] == 1

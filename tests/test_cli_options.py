@@ -16,11 +16,13 @@ from workbench.generation.configs import ServeConfig
 from workbench.models.adding import AddModelConfig
 from workbench.records import Sampling
 from workbench.runs.tour import TourConfig
+from workbench.self_instruct.configs import SelfInstructConfig
 from workbench.training.configs import SFTConfig
 
 COMMANDS_OF_CONFIGS: list[tuple[tuple[str, ...], type[BaseModel]]] = [
     (("data", "import"), ImportConfig),
     (("train", "sft"), SFTConfig),
+    (("self-instruct", "start"), SelfInstructConfig),
     (("models", "add"), AddModelConfig),
     (("compare",), AnswerConfig),
     (("generate",), Sampling),

@@ -12,6 +12,7 @@ from workbench.api import Workspace
 from workbench.errors import NotFound, UsageError
 from workbench.records import Message
 from workbench.runs import launch
+from workbench.store import models as model_store
 
 
 @pytest.fixture
@@ -75,3 +76,16 @@ def test_states_may_be_given_as_plain_texts(ws: Workspace):
     run = ws.import_data("rows.jsonl", "d")
     assert [found.id for found in ws.runs(states=["queued"])] == [run.id]
     assert ws.runs(states=["finished"]) == []
+
+
+def test_runs_over_a_prompt_set_are_called_as_people_call_it(ws: Workspace):
+    _, held_out = ws.install_kit("assistant")
+    name = ws.dataset(held_out.dataset_id).name
+    server = model_store.add_server(ws.store, "lab", "http://127.0.0.1:9/v1", {})
+    variant = model_store.add_variant(ws.store, "far", server_id=server.id, remote_model="m").id
+    for reference in (name, held_out.id, held_out.dataset_id):
+        assert ws.answer_prompts(reference, [variant]).name == f"Answers to {name}"
+        assert ws.sample_answers(reference, [variant]).name == f"Sample {name} to rank"
+    for start in (ws.answer_prompts, ws.sample_answers):
+        with pytest.raises(NotFound):
+            start("nothing", [variant])

@@ -62,9 +62,15 @@ if TYPE_CHECKING:
     from workbench.runs.comparing import Comparison
     from workbench.runs.engines import Endpoint
     from workbench.runs.reproduce import Finding, Manifest
+    from workbench.self_instruct.diversity import Diversity
+    from workbench.self_instruct.review import CandidatePage, Funnel, Include
+    from workbench.store.candidates import Review, Verdict
     from workbench.store.lineage import Lineage
     from workbench.store.rankings import HandedItem, QueueProgress
     from workbench.training.forecast import Forecast
+    from workbench.training.reward_diagnostics import RewardReport
+    from workbench.training.reward_models import RewardModel
+    from workbench.training.score import ScoreReport
 
 
 class Workspace:
@@ -128,7 +134,8 @@ class Workspace:
         """Put a starter kit's training rows and held-out prompts into the store; once only."""
         from workbench.datasets.starter import install_kit
 
-        return install_kit(self.store, name)
+        train, held_out = install_kit(self.store, name)
+        return ShownVersion.of(train, self.store), ShownVersion.of(held_out, self.store)
 
     def rows(self, reference: str, *, offset: int = 0, limit: int = 50, search: str = "") -> RowPage:
         """A page of a version's rows, optionally only those that contain a text."""
@@ -165,8 +172,9 @@ class Workspace:
     def inspect(self, payload: Payload, model: str) -> list[InspectedRow]:
         """The tokens a model would see for a row, each marked as supervised or not; one entry per training row."""
         from workbench.datasets.inspecting import inspect_payload
+        from workbench.notebook.results import ShownTokens
 
-        return inspect_payload(payload, self.renderer(model))
+        return [ShownTokens.of(row, self.store) for row in inspect_payload(payload, self.renderer(model))]
 
     def check_data(self, reference: str, model: str = "bundled", *, max_length: int | None = None) -> CheckReport:
         """What a training run on this version would find before it starts: rows that teach nothing or harm."""
@@ -475,7 +483,8 @@ class Workspace:
         ids = [self.variant(name).id for name in variants]
         if not ids:
             raise UsageError("no variant was chosen", place="variants", remedy="Choose at least one.")
-        return self.launch("answer", {"prompts": prompts, "variants": ids, **options}, name=f"Answers to {prompts}")
+        name = f"Answers to {self._called(prompts)}"
+        return self.launch("answer", {"prompts": prompts, "variants": ids, **options}, name=name)
 
     def answers(self, run_id: str) -> AnswerGrid:
         """A prompt set's answers as a grid, with scores and intervals where there is a scorer."""
@@ -487,6 +496,88 @@ class Workspace:
     def conversations(self, **filters: Any) -> list[Any]:
         """Playground conversations, newest first."""
         return list(answer_store.list_conversations(self.store, **filters))
+
+    # Self-instruct ---------------------------------------------------------------------------------------------
+
+    def install_seeds(self) -> Version:
+        """Put the hand-written seed tasks that come with the workbench into the store, or find them there."""
+        from workbench.self_instruct.seeds import install_seeds
+
+        return install_seeds(self.store)
+
+    def self_instruct(self, variant: str, *, seeds: str | None = None, name: str | None = None, **options: Any) -> Run:
+        """Grow a dataset from seed tasks with a variant, in the background; see `SelfInstructConfig` for the options.
+
+        Args:
+            variant: who writes, by name or id; `base` is the bundled model itself.
+            seeds: tasks by people, a dataset by name, `name@version` or id; those that ship when None.
+            name: shown name of the run.
+            options: other fields of `SelfInstructConfig`.
+        """
+        chosen = find_variant(self, variant)
+        for reference in (seeds, *(each for each in options.get("held_out", ()) if each != "auto")):
+            if reference is not None:
+                self.version(reference)  # a mistyped name is told at once, not by a run that fails
+        config = {"variant": chosen.id, "seeds": seeds, **options}
+        return self.launch("self_instruct", config, name=name or f"Grow tasks with {chosen.name}")
+
+    def candidates(self, run_id: str, *, threshold: float | None = None, **filters: Any) -> CandidatePage:
+        """A page of what a self-instruct run wrote, with decisions and reviews.
+
+        Args:
+            run_id: the run.
+            threshold: decide novelty again under this ROUGE-L F1, without generating; the run's own when None.
+            filters: state, reason, review, search, offset and limit, as in `review.page_candidates`.
+        """
+        from workbench.self_instruct.review import load_board, page_candidates
+
+        return page_candidates(load_board(self.store, run_id, threshold=threshold), **filters)
+
+    def funnel(self, run_id: str, *, threshold: float | None = None) -> Funnel:
+        """What became of everything a self-instruct run wrote: read, passed, answered, kept, accepted, and why not."""
+        from workbench.self_instruct.review import load_board, measure_funnel
+
+        return measure_funnel(load_board(self.store, run_id, threshold=threshold), self.store)
+
+    def diversity(self, run_id: str, *, threshold: float | None = None, include: Include = "unrejected") -> Diversity:
+        """Verbs and nouns of a self-instruct run's tasks, all that nobody rejected or those accepted only."""
+        from workbench.self_instruct.review import board_diversity, load_board
+
+        return board_diversity(load_board(self.store, run_id, threshold=threshold), include=include)
+
+    def review_candidate(self, candidate_id: str, verdict: Verdict, reviewer: str, **edit: Any) -> Review:
+        """Say of a candidate that it is accepted, edited or rejected; see `review.review_candidate`.
+
+        Args:
+            candidate_id: the candidate.
+            verdict: accept, edit or reject.
+            reviewer: who says so.
+            edit: instruction and instances of an edit; nonce.
+        """
+        from workbench.self_instruct.review import review_candidate
+
+        return review_candidate(self.store, candidate_id, verdict, reviewer, **edit)
+
+    def undo_review(self, run_id: str, reviewer: str) -> Review | None:
+        """Take back a person's last review in a self-instruct run; the one before it counts again."""
+        from workbench.store.candidates import undo_review
+
+        return undo_review(self.store, run_id, reviewer)
+
+    def self_instruct_version(
+        self, run_id: str, name: str, *, threshold: float | None = None, include: Include = "accepted"
+    ) -> Version:
+        """Make an instructions dataset of a self-instruct run's tasks, or a new version of it.
+
+        Args:
+            run_id: the run.
+            name: of the dataset.
+            threshold: ROUGE-L F1 above which a task is not new; the run's own when None.
+            include: `accepted` by a person only, or all that was kept and nobody rejected.
+        """
+        from workbench.self_instruct.review import make_version
+
+        return make_version(self.store, run_id, name, threshold=threshold, include=include)
 
     # Rank ------------------------------------------------------------------------------------------------------
 
@@ -509,8 +600,13 @@ class Workspace:
         ids = [find_variant(self, name).id for name in variants]
         if not ids:
             raise UsageError("no variant was chosen", place="variants", remedy="Choose at least one.")
-        self.version(prompts)  # a mistyped name is told at once, not by a run that fails
-        return self.launch("sample", {"prompts": prompts, "variants": ids, **options}, name=f"Sample {prompts} to rank")
+        name = f"Sample {self._called(prompts)} to rank"
+        return self.launch("sample", {"prompts": prompts, "variants": ids, **options}, name=name)
+
+    def _called(self, reference: str) -> str:
+        """A prompt set as people call it; a mistyped name is told at once, not by a run that fails."""
+        dataset, version = dataset_store.find_version(self.store, reference)
+        return dataset.name if reference in (dataset.id, version.id) else reference
 
     def queue_from_run(self, run_id: str, name: str, **options: Any) -> RankQueue:
         """Make a queue of the answers a run got to a prompt set; options are guidelines, overlap and repeats."""
@@ -559,6 +655,16 @@ class Workspace:
         """Rankings of a queue, oldest first. Filters as in `workbench.store.rankings.list_rankings`."""
         return rank_store.list_rankings(self.store, queue_ids=[self.rank_queue(queue).id], **filters)
 
+    def rank_by_scorer(self, queue: str, scorer: str) -> int:
+        """Let a scorer rank a queue's items, told apart from people's rankings; returns how many are new.
+
+        Raises:
+            UsageError: no such scorer, or it says nothing of these answers.
+        """
+        from workbench.evaluation.rank_by_scorer import rank_by_scorer
+
+        return rank_by_scorer(self.store, queue, scorer)
+
     def rank_progress(self, queue: str, rater: str | None = None) -> QueueProgress:
         """How far a queue is, and one rater in it."""
         return rank_store.queue_progress(self.store, self.rank_queue(queue).id, rater)
@@ -593,6 +699,57 @@ class Workspace:
         from workbench.preferences.leaderboard import load_leaderboard
 
         return ShownBoard.of(load_leaderboard(self.store, queues, **options), self.store)
+
+    # Reward models ---------------------------------------------------------------------------------------------
+
+    def reward_models(self, *, archived: bool = False) -> list[RewardModel]:
+        """Reward models that were trained here, newest first."""
+        from workbench.training.reward_models import list_reward_models
+
+        return list_reward_models(self.store, archived=archived)
+
+    def reward_report(self, reference: str) -> RewardReport:
+        """What is known of a reward model, by its run's id or name: accuracy, calibration, length, mistakes."""
+        from workbench.training.reward_models import get_reward_model
+        from workbench.training.reward_report import read_report
+
+        return read_report(self.store, get_reward_model(self.store, reference).run_id)
+
+    def score(self, reward: str, *, name: str | None = None, **what: Any) -> Run:
+        """Score answers with a reward model, in the background; `scores` tells what came of it.
+
+        Args:
+            reward: the reward model: its run's id or name.
+            name: shown name of the run.
+            what: fields of `ScoreConfig`: `prompt` with `answers`; or `answers_of`, a run; or `variant` with `prompt`
+                or `prompts`, which answers n times to see what keeping the best would bring.
+
+        Raises:
+            NotFound: reward model, run, variant or dataset are not there.
+            UsageError: not one thing to score is named.
+        """
+        from workbench.runs.kinds import parse_config
+        from workbench.training.reward_models import get_reward_model
+        from workbench.training.score import ScoreConfig, check_what
+
+        made = get_reward_model(self.store, reward)  # a mistyped name is told at once, not by a run that fails
+        if what.get("variant"):
+            what["variant"] = find_variant(self, what["variant"]).id
+        if what.get("prompts"):
+            self.version(what["prompts"])
+        if what.get("answers_of"):
+            what["answers_of"] = self.run(what["answers_of"]).id
+        verb = "Best of n" if what.get("variant") else "Score"
+        config = parse_config("score", {"reward": made.run_id, **what})
+        if isinstance(config, ScoreConfig):
+            check_what(config)
+        return self.launch("score", config, name=name or f"{verb} with {made.name}"[:200])
+
+    def scores(self, run_id: str) -> ScoreReport:
+        """What a score run found: rewards of answers, means, and the curve of best of n."""
+        from workbench.training.score import read_scores
+
+        return read_scores(self.store, self.run(run_id).id)
 
     # Show ------------------------------------------------------------------------------------------------------
 
@@ -708,6 +865,13 @@ class Workspace:
         from workbench.store.deletion import delete_variant
 
         delete_variant(self.store, name_or_id)
+
+    def delete_model(self, name_or_id: str) -> None:
+        """Delete a base model that nothing was made with, for good; the bundled one can only be put away."""
+        from workbench.store.deletion import delete_model
+
+        self.runs(limit=1)  # what vanished is no longer at work
+        delete_model(self.store, self.model(name_or_id).id)
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run whose results nothing refers to, with its folder, for good."""

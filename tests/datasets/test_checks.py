@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from chat_models import EOS, OWN_TEMPLATES, make_chat_folder
 
-from workbench.datasets.checks import CheckReport, Finding, check_overlap, check_rows, normal_prompt
+from workbench.datasets.checks import CheckReport, Finding, check_overlap, check_prompts, check_rows, normal_prompt
 from workbench.datasets.render import Renderer, load_renderer
 from workbench.records import Example, Message, Payload, Preference, Prompt, Row
 
@@ -124,3 +124,86 @@ def test_a_prompt_is_the_same_in_every_kind_of_row() -> None:
         Prompt(messages=asked),
     ]
     assert len({normal_prompt(row("r", payload)) for payload in payloads}) == 1
+
+
+def preference(row_id: str, chosen: str, rejected: str, prompt: str = "Hi", weight: float = 1.0) -> Row:
+    sides = [(Message(role="assistant", content=text),) for text in (chosen, rejected)]
+    return row(row_id, Preference(prompt=turns(prompt), chosen=sides[0], rejected=sides[1], weight=weight))
+
+
+def test_equal_sides_are_soft_while_others_differ_and_hard_where_none_does(tmp_path: Path) -> None:
+    rows = [preference("same", "yes", "yes"), preference("apart", "yes", "no")]
+    report = check_rows(rows, renderer(tmp_path))
+    found = finding(report, "equal_sides")
+    assert (found.severity, found.row_ids) == ("soft", ("same",)) and report.passed
+    alone = check_rows(rows[:1], renderer(tmp_path))
+    assert finding(alone, "equal_sides").severity == "hard" and not alone.passed
+
+
+def test_sides_that_differ_only_beyond_the_cut_are_equal(tmp_path: Path) -> None:
+    model = renderer(tmp_path)
+    start = len(model.prompt_ids(turns("Hi")))
+    rows = [preference("late", "the same " * 9 + "yes", "the same " * 9 + "no")]
+    assert finding(check_rows(rows, model, start + 6), "equal_sides").count == 1
+    assert check_rows(rows, model).passed
+
+
+def test_ties_are_found_as_weightless_and_as_opposed_rows(tmp_path: Path) -> None:
+    tie = preference("tie", "a", "b", weight=0.0)
+    there, back = preference("there", "yes", "no"), preference("back", "no", "yes")
+    again = preference("again", "yes", "no")
+    other = preference("other", "yes", "no", prompt="Hello")
+    model = renderer(tmp_path)
+    report = check_rows([tie, there, back, other], model)
+    assert finding(report, "weightless").row_ids == ("tie",)
+    assert finding(report, "opposed_sides").row_ids == ("there", "back")
+    assert report.passed
+    ties = check_rows([tie, there, back], model)
+    assert {one.severity for one in ties.findings} == {"hard"} and not ties.passed
+    assert check_rows([there, back, again], model).passed  # two against one says something
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_hard_in_preferences_and_soft_among_prompts(
+    tmp_path: Path,
+) -> None:
+    model = renderer(tmp_path)
+    long = "a long question " * 10
+    length = len(model.prompt_ids(turns(long)))
+    pairs = [preference("long", "yes", "no", prompt=long), preference("fits", "yes", "no")]
+    report = check_rows(pairs, model, length)
+    found = finding(report, "prompt_too_long")
+    assert (found.severity, found.row_ids, len(report.findings)) == ("hard", ("long",), 1)
+    assert check_rows(pairs, model, length + 100).passed
+    asked = [row("long", Prompt(messages=turns(long))), row("fits", Prompt(messages=turns("Hi")))]
+    short = finding(check_rows(asked, model, length), "no_room_to_answer")
+    assert (short.severity, short.row_ids) == ("soft", ("long",))
+    assert not check_rows(asked[:1], model, length).passed
+
+
+def test_a_preference_whose_answer_is_empty_still_ends(tmp_path: Path) -> None:
+    report = check_rows([preference("a", "", "no")], renderer(tmp_path))
+    assert report.passed and report.supervised > 0
+
+
+def test_a_method_that_only_asks_is_held_to_the_prompts_of_rows_of_any_kind(tmp_path: Path) -> None:
+    model = renderer(tmp_path)
+    rows = [
+        example("unanswered", "only a question"),
+        example("cut", "Hi", "a long answer " * 20),
+        preference("same", "yes", "yes"),
+        row("plain", Prompt(messages=turns("Hi"))),
+    ]
+    longest = len(model.prompt_ids(turns("only a question")))
+    report = check_prompts(rows, model, longest)
+    assert report.findings == () and report.rows == 4
+    short = finding(check_prompts(rows, model, longest - 1), "no_room_to_answer")
+    assert (short.severity, short.row_ids) == ("soft", ("unanswered",))
+    assert not check_prompts(rows[:1], model, longest - 1).passed
+
+
+def test_rows_that_ask_nothing_are_counted_with_the_others(tmp_path: Path) -> None:
+    said = row("said", Example(messages=(Message(role="assistant", content="Welcome!"),)))
+    report = check_prompts([said, example("a", "Hi", "Hello")], renderer(tmp_path))
+    found = finding(report, "asks_nothing")
+    assert (found.severity, found.row_ids, report.rows) == ("soft", ("said",), 2) and "1 of 2 rows" in found.message
+    assert not check_prompts([said], renderer(tmp_path)).passed

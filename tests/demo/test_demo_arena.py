@@ -149,3 +149,12 @@ def test_any_text_can_be_voted_on(store: Store, arena: Arena, variants: list[Var
     text = text.encode("utf-8", "ignore").decode()
     arena.begin("me", [answer(variants[0], text + "1", prompt=text), answer(variants[1], text + "2", prompt=text)])
     assert arena.vote("me", choice).choice == choice
+
+
+def test_an_answer_that_names_its_model_is_told_before_the_vote(store: Store, arena: Arena, variants: list[Variant]):
+    named, other = variants[0].remote_model or variants[0].name, "Blue."
+    assert arena.begin("me", [answer(variants[0], "Red."), answer(variants[1], other)]) == ""
+    telling = arena.begin("me", [answer(variants[1], other), answer(variants[0], f"I am ChatGPT, or {named}.")])
+    assert telling.startswith("Answer B tells who may have written it.")
+    assert named not in telling, "the warning itself stays blind"
+    arena.vote("me", "A is better")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from test_main_flow import clean, settled
 from workbench.records import Ranking
 from workbench.store import rankings
 from workbench.store.database import Store
+from workbench.store.drafts import list_drafts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 KEY_MS = 30
@@ -175,4 +177,32 @@ def test_the_keys_of_the_page_around_are_left_alone_and_keys_of_fields_too(
     assert page.locator(".rank .order.quiet").is_visible()
     page.keyboard.press("Enter")  # nothing is placed: told, not sent
     assert standing(store, queue.id) == []
+    store.close()
+
+
+def test_a_half_ranking_waits_in_the_store_for_another_browser(
+    tmp_path: Path, start_app: Callable[[Path], Any], new_page: Callable[..., Any]
+):
+    store = open_home(tmp_path / "home")
+    queue = make_queue(store, items=3, answers=4)
+    app, page = start_app(tmp_path / "home"), new_page()
+    open_desk(page, app, queue.id)
+    for key in ("3", "1", "t"):
+        page.keyboard.press(key)
+    order = page.locator(".rank .order").inner_text()
+    deadline = time.monotonic() + 30
+    while not list_drafts(store, "rank.half.") and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    page.context.close()
+
+    other = new_page()  # a browser of its own, with a storage of its own
+    open_desk(other, app, queue.id)
+    assert other.locator(".rank .order").inner_text() == order
+    for key in ("2", "Enter"):
+        other.keyboard.press(key)
+    wait_saved(other)
+    (vote,) = standing(store, queue.id)
+    assert vote.tiers == ((vote.shown[2], vote.shown[0]), (vote.shown[1],), (vote.shown[3],))
+    other.wait_for_timeout(500)
+    assert list_drafts(store, "rank.half.") == {}
     store.close()

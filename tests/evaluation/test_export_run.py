@@ -256,7 +256,7 @@ def test_the_card_tells_data_settings_and_figures_of_the_run(store: Store, tuned
 
 @pytest.mark.bundled
 @pytest.mark.slow
-def test_the_bundled_model_answers_alike_in_every_number_format(
+def test_merged_weights_of_the_bundled_model_answer_as_its_adapter_did(
     store: Store, tmp_path: Path, bundled_model_folder: Path
 ) -> None:
     model = tiny.register_model(store, bundled_model_folder, "bundled copy")

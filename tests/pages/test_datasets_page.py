@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from page_helpers import labels, open_page, press, words
+from streamlit.testing.v1 import AppTest
 
 from workbench.api import Workspace
 from workbench.datasets.inspecting import inspect_payload
 from workbench.datasets.render import load_renderer
+from workbench.notebook.tokens import chips_html
 from workbench.records import Example, Message, ModelSource, Preference, Row
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
@@ -18,7 +20,6 @@ from workbench.store.database import Store
 from workbench.store.drafts import load_draft
 from workbench.ui import links
 from workbench.ui.dataset_page import row_table
-from workbench.ui.inspector import chips_html
 
 MIXED = (
     '{"instruction": "Name a colour", "output": "Blue"}\n'
@@ -104,6 +105,59 @@ def test_an_upload_shows_what_it_would_become_and_every_problem_in_one_table(sto
     assert not dataset_store.list_datasets(store)
 
 
+def finish_import(app: AppTest) -> AppTest:
+    for _ in range(120):
+        if app.success or app.error:
+            return app
+        time.sleep(0.25)
+        app.run()
+    return app
+
+
+def fix(app: AppTest, **cells: str) -> AppTest:
+    """Type into the editor of the chosen row and apply it."""
+    for label, text in cells.items():
+        next(area for area in app.text_area if area.label == label).set_value(text)
+    return press(app, "Apply the correction")
+
+
+def test_bad_rows_are_corrected_in_place_and_imported(store: Store) -> None:
+    app = upload(MIXED.encode())
+    assert [area.label for area in app.text_area] == ["instruction", "output"]
+    app = fix(app, instruction="", output="still no question")
+    assert list(app.dataframe[1].value["Row"]) == [2, 3] and "1 row corrected" in words(app)
+    app = fix(app, instruction="What is still missing?")
+    assert list(app.dataframe[1].value["Row"]) == [3]
+    assert app.text_area[0].value == "not json at all"
+    app.text_area[0].set_value('{"instruction": ')
+    app = press(app, "Apply the correction")
+    assert "Not valid JSON" in app.error[0].value or "not valid JSON" in app.error[0].value
+
+    app = open_page(links.DATASETS, view="import")  # a refresh keeps what was corrected
+    assert "1 row corrected" in words(app) and list(app.dataframe[1].value["Row"]) == [3]
+    app.text_area[0].set_value('{"instruction": "Name a tree", "output": "Oak"}')
+    app = press(app, "Apply the correction")
+    assert "2 rows corrected" in words(app) and len(app.dataframe) == 1
+    app = finish_import(press(app, "Import 4 rows"))
+    assert "4 rows imported." in app.success[0].value
+    (dataset,) = dataset_store.list_datasets(store)
+    rows = [row.payload.messages for row in Workspace().rows(dataset.name).rows]
+    assert [(turns[0].content, turns[1].content) for turns in rows[1:3]] == [
+        ("What is still missing?", "still no question"), ("Name a tree", "Oak")
+    ]  # fmt: skip
+
+
+def test_bad_rows_are_dropped_and_brought_back(store: Store) -> None:
+    app = upload(MIXED.encode())
+    app = press(app, "Drop this row")
+    assert list(app.dataframe[1].value["Row"]) == [3] and "1 row dropped" in words(app)
+    app = press(app, "Undo the last")
+    app = press(app, "Drop these 2 rows")
+    assert "2 rows dropped" in words(app) and "Import 2 rows" in labels(app)
+    app = press(app, "Undo all")
+    assert list(app.dataframe[1].value["Row"]) == [2, 3]
+
+
 def test_a_refresh_keeps_the_upload(store: Store) -> None:
     upload(MIXED.encode())
     app = open_page(links.DATASETS, view="import")
@@ -121,11 +175,7 @@ def test_cancel_forgets_the_upload_and_deletes_its_copy(store: Store) -> None:
 
 def test_the_good_rows_are_imported_and_the_bad_ones_kept_in_a_file(store: Store) -> None:
     app = press(upload(MIXED.encode()), "Import the good rows and save the bad ones")
-    for _ in range(120):
-        if app.success or app.error:
-            break
-        time.sleep(0.25)
-        app.run()
+    finish_import(app)
     assert "2 rows imported, 2 rows left out." in app.success[0].value
     assert [button.label for button in app.get("download_button")] == ["Problems (CSV)", "Bad rows (JSON Lines)"]
     assert not list(store.settings.inbox_dir.glob("up_*"))

@@ -13,8 +13,10 @@ from streamlit.testing.v1 import AppTest
 
 from workbench.api import Workspace
 from workbench.models.adding import ensure_bundled
-from workbench.records import ModelSource
+from workbench.records import ModelSource, RunState
+from workbench.store import deletion
 from workbench.store import models as model_store
+from workbench.store import runs as run_store
 from workbench.ui.variant_list import variant_table
 
 APP = str(Path(__file__).resolve().parents[2] / "app.py")
@@ -145,3 +147,17 @@ def test_the_variants_table_tells_base_adapter_and_remote_apart(ws: Workspace, c
 
 def test_without_a_running_engine_the_page_says_so(ws: Workspace) -> None:
     assert any(item.value == "No engine is running." for item in open_page().caption)
+
+
+def test_a_model_that_nothing_uses_is_deleted_and_the_bundled_one_has_no_such_button(ws: Workspace) -> None:
+    ensure_bundled(ws.store)
+    model = model_store.add_model(ws.store, "mine", ModelSource.LOCAL, "/nowhere")
+    app = open_page()
+    assert [button.label for button in app.button].count("Delete the model") == 1
+    run = run_store.add_run(ws.store, kind="sft", name="Tune", slot="train", spec={"model": model.id})
+    run_store.update_run(ws.store, run.id, state=RunState.STOPPED)
+    app = click(app, "Delete the model")
+    assert "in use by the run" in app.error[0].value
+    deletion.delete_run(ws.store, run.id)
+    app = click(app, "Delete the model")
+    assert not app.error and [each.name for each in ws.models()] == [ensure_bundled(ws.store).name]

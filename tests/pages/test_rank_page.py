@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from page_helpers import labels, open_page, words
 from scripted_chat import ScriptedChat, scripted_chat
 
 from workbench.api import Workspace
+from workbench.preferences.queues import leak_sentence
 from workbench.records import Completion, Message, RankQueue, Sampling, new_id, utc_now
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
-from workbench.store import rank_window, rankings
+from workbench.store import rankings
+from workbench.store.drafts import list_drafts
 from workbench.ui.conversation import load_answers
 from workbench.ui.links import LEADERBOARD, RANK
 from workbench.ui.rank_export import rankings_bytes, trl_bytes
 from workbench.ui.rank_playground import queue_answers
-from workbench.ui.ranking import DeskMemory, leak_sentence, needed_sentence, serve_desk
+from workbench.ui.ranking import DeskMemory, needed_sentence, serve_desk
 
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning an ndarray that drops timezone")
 
@@ -113,14 +116,14 @@ def test_what_the_browser_gets_names_neither_writer_nor_whether_it_was_seen_befo
 def test_two_raters_windows_hold_different_items_and_an_item_of_somebody_gone_comes_back(ws: Workspace) -> None:
     queue = add_queue(ws, 8)
     now = utc_now()
-    ada = rank_window.next_items(ws.store, queue.id, "Ada", 6, now=now)
-    bo = rank_window.next_items(ws.store, queue.id, "Bo", 6, now=now)
+    ada = rankings.next_items(ws.store, queue.id, "Ada", 6, now=now)
+    bo = rankings.next_items(ws.store, queue.id, "Bo", 6, now=now)
     assert len(ada) == 6 and len(bo) == 2 and not {each.item.id for each in ada} & {each.item.id for each in bo}
-    assert rank_window.others_hold(ws.store, queue.id, "Cy") and not rank_window.next_items(
+    assert rankings.others_hold(ws.store, queue.id, "Cy") and not rankings.next_items(
         ws.store, queue.id, "Cy", 6, now=now
     )
-    later = now + 2 * (now - now.replace(microsecond=0)) + rankings.timedelta(minutes=rankings.CLAIM_MINUTES + 1)
-    assert len(rank_window.next_items(ws.store, queue.id, "Cy", 8, now=later)) == 8
+    later = now + 2 * (now - now.replace(microsecond=0)) + timedelta(minutes=rankings.CLAIM_MINUTES + 1)
+    assert len(rankings.next_items(ws.store, queue.id, "Cy", 8, now=later)) == 8
 
 
 def test_a_second_tab_of_one_rater_is_told_that_the_first_vote_stands(ws: Workspace) -> None:
@@ -131,6 +134,49 @@ def test_a_second_tab_of_one_rater_is_told_that_the_first_vote_stands(ws: Worksp
     data = serve_desk(ws, queue.id, {"seq": 3, "rater": "Ada", "entries": [entry(item, "b")]}, other)
     assert data["results"]["b"].startswith("You have ranked this item already")
     assert len(rankings.list_rankings(ws.store, queue_ids=[queue.id])) == 1
+
+
+def half(slot: str, **fields: Any) -> dict[str, Any]:
+    start = {"slot": slot, "at": 5.0, "acts": [{"do": "put", "at": 1}], "comment": "", "confidence": None}
+    return start | {"edited": None, "spent": 2.5} | fields
+
+
+def test_a_half_ranking_is_in_the_store_for_another_browser_until_it_is_submitted(ws: Workspace) -> None:
+    queue, memory = add_queue(ws, 3), DeskMemory()
+    item = serve_desk(ws, queue.id, {"seq": 1, "rater": "Ada"}, memory)["items"][0]
+    for acts in ([{"do": "put", "at": 1}], [{"do": "put", "at": 1}, {"do": "tie"}]):
+        sent = {"seq": 2, "rater": "Ada", "draft": half(item["slot"], acts=acts, comment="hm")}
+        serve_desk(ws, queue.id, sent, memory)
+    elsewhere = DeskMemory()
+    found = serve_desk(ws, queue.id, {"seq": 1, "rater": "Ada"}, elsewhere)["draft"]
+    assert (
+        found["slot"] == item["slot"]
+        and found["comment"] == "hm"
+        and [act["do"] for act in found["acts"]] == ["put", "tie"]
+    )
+    assert serve_desk(ws, queue.id, {"seq": 2, "rater": "Ada"}, elsewhere)["draft"] is None, "told once"
+    assert serve_desk(ws, queue.id, {"seq": 1, "rater": "Bo"}, DeskMemory())["draft"] is None
+    serve_desk(ws, queue.id, {"seq": 3, "rater": "Ada", "entries": [entry(item, "a")], "draft": None}, memory)
+    assert serve_desk(ws, queue.id, {"seq": 1, "rater": "Ada"}, DeskMemory())["draft"] is None
+    assert list_drafts(ws.store, "rank.half.") == {}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "text",
+        [],
+        {},
+        half("s", at="now"),
+        half("s", acts=[{"do": "win"}]),
+        half("s", comment="x" * 3000),
+        half("s", at=1e999),
+    ],
+)
+def test_what_is_no_half_ranking_is_not_kept_and_stops_nothing(ws: Workspace, bad: Any) -> None:
+    queue = add_queue(ws, 2)
+    assert len(serve_desk(ws, queue.id, {"seq": 1, "rater": "Ada", "draft": bad}, DeskMemory())["items"]) == 2
+    assert list_drafts(ws.store, "rank.half.") == {}
 
 
 def test_what_is_no_ranking_is_refused_in_words_and_the_rest_is_kept(ws: Workspace) -> None:
@@ -266,6 +312,25 @@ def test_answers_of_the_playground_become_one_item_however_often_they_are_sent(w
     assert queue.name == "Playground" and rankings.queue_progress(ws.store, queue.id).total == 1
     rankings.update_queue(ws.store, queue.id, archived_at=utc_now())
     assert queue_answers(ws, conversation, answers).archived_at is None
+    vote_for(ws, queue, 0)
+    assert [vote.source for vote in rankings.list_rankings(ws.store)] == ["playground"]
+    vote_for(ws, add_queue(ws, 1, name="another"), 0)
+    assert [vote.source for vote in rankings.list_rankings(ws.store)] == ["playground", "rank"]
+
+
+def test_rankings_of_a_file_become_a_queue_with_their_votes(ws: Workspace) -> None:
+    add_queue(ws, 1)  # a home with queues shows the choice of sources
+    rows = [{"prompt": f"Question {n}?", "answers": ["good", "bad", "worse"], "ranking": [0, 1, 2]} for n in range(3)]
+    app = open_page(RANK)
+    app.segmented_control(key="rank_setup.way").set_value("A file of rankings").run()
+    app.file_uploader[0].upload("votes.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    app.run()
+    app.button(key="rank_setup.import").click().run()
+    assert not app.exception and not app.error
+    queue = ws.rank_queue("votes")
+    assert rankings.queue_progress(ws.store, queue.id).votes == 3
+    assert {vote.source for vote in rankings.list_rankings(ws.store, queue_ids=[queue.id])} == {"import"}
+    assert not list(ws.settings.inbox_dir.rglob("votes.jsonl")), "the upload's copy is gone"
 
 
 # ---- what comes of it ----
@@ -278,14 +343,27 @@ def test_rankings_become_a_version_and_files_for_trainers(ws: Workspace) -> None
     lines = [json.loads(line) for line in trl_bytes(ws, [queue.id], "dpo").splitlines()]
     assert len(lines) == 40 and set(lines[0]) == {"prompt", "chosen", "rejected"}
     assert len(rankings_bytes(ws, queue.id).splitlines()) == 20
-    app = open_page(RANK, queue=queue.id)
-    app.session_state[f"rank.export.{queue.id}"] = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "rows"), [("Preference pairs", "preferences", 40), ("Best answers", "instructions", 20)]
+)
+def test_the_export_popover_makes_a_version_and_then_the_next(ws: Workspace, kind: str, made: str, rows: int) -> None:
+    queue = add_queue(ws, 20, answers=3)
+    vote_for(ws, queue, 0, times=20)
+    key = f"rank.export.{queue.id}"
+    app = open_page(LEADERBOARD, queue=queue.id)
+    app.session_state[key] = True
     app.run()
-    make = [button for button in app.button if button.label == "Make a version"]
-    if make:  # a popover that AppTest can open
-        make[0].click().run()
+    app.segmented_control(key=f"{key}.kind").set_value(kind).run()
+    app.text_input(key=f"{key}.name.{kind}").set_value("made here").run()
+    for number in (1, 2):
+        app.number_input(key=f"{key}.held_out").set_value(0 if number == 1 else 50).run()
+        app.button(key=f"{key}.make").click().run()
         assert not app.exception and not app.error
-        assert ws.dataset("House style pairs").kind == "preferences"
+        version = ws.version("made here")
+        assert ws.dataset("made here").kind == made and version.number == number
+        assert (version.rows == rows) == (number == 1)
 
 
 def test_the_leaderboard_tells_who_is_ahead_how_surely_and_whom_not_to_trust(ws: Workspace) -> None:

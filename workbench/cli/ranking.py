@@ -15,6 +15,7 @@ from workbench.cli.output import Json, facts, plain, show, table
 from workbench.cli.runs import launched
 from workbench.errors import UsageError
 from workbench.evaluation.sampling import SampleConfig
+from workbench.settings import typed_path
 
 if TYPE_CHECKING:
     from workbench.preferences.leaderboard import Leaderboard
@@ -108,7 +109,7 @@ def import_file(
     json: Json = False,
 ) -> None:
     """Read rankings from a file into a new queue."""
-    _tell_queue(output.open_workspace().import_rankings(path.expanduser(), name or path.name.partition(".")[0]))
+    _tell_queue(output.open_workspace().import_rankings(typed_path(path), name or path.name.partition(".")[0]))
 
 
 @rank.command("next")
@@ -164,7 +165,7 @@ def submit(
     workspace = output.open_workspace()
     shown = shown_order(workspace.store, item, _rater(rater))
     placed: dict[str, Any] = place_letters(shown, order) if order is not None else {}
-    own = edited.expanduser().read_text("utf-8") if edited is not None else None
+    own = typed_path(edited).read_text("utf-8") if edited is not None else None
     ranking = workspace.submit_ranking(
         item, _rater(rater), shown=shown, all_bad=all_bad, skipped=skip, confidence=confidence, comment=comment,
         edited=own, **placed,
@@ -219,7 +220,7 @@ def export(
 ) -> None:
     """Write rankings to a file that imports again, or that a TRL trainer takes as it is."""
     workspace = output.open_workspace()
-    path = path.expanduser()
+    path = typed_path(path)
     if form == "rankings":
         if len(queues) > 1:
             raise UsageError("one queue at a time", place="--as rankings", remedy="Export them one by one.")

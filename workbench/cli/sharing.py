@@ -13,6 +13,7 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, facts, plain, show, table
 from workbench.errors import RunProblem, UsageError
 from workbench.evaluation.export_run import ExportConfig
+from workbench.settings import typed_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,7 @@ def export(
     from workbench.runs.kinds import parse_config
 
     if options.get("folder"):
-        options["folder"] = str(Path(options["folder"]).expanduser().resolve())
+        options["folder"] = str(typed_path(options["folder"]))
     config = parse_config("export", options).model_dump(exclude_unset=True)
     workspace = output.open_workspace()
     run = workspace.export(config.pop("variant"), config.pop("form", "adapter_zip"), **config)

@@ -7,7 +7,10 @@ the prompt as it will be asked.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -15,7 +18,7 @@ from pydantic import JsonValue
 
 from workbench.datasets.render import Rendered, Renderer
 from workbench.errors import TemplateProblem
-from workbench.records import Example, Message, Preference, Prompt, Record, Row
+from workbench.records import Example, Message, Payload, Preference, Prompt, Record, Row
 
 Severity = Literal["hard", "soft"]
 SHOWN_IDS = 20
@@ -63,6 +66,9 @@ class CheckReport(Record):
         return not any(finding.severity == "hard" for finding in self.findings)
 
 
+HARD_WHERE_ALL = ("equal_sides", "weightless", "opposed_sides", "asks_nothing", "no_room_to_answer")
+"""Gates that are hard only where together they leave no row to learn from."""
+
 _GATES: dict[str, tuple[Severity, str, str]] = {
     "unrenderable": (
         "hard",
@@ -89,6 +95,36 @@ _GATES: dict[str, tuple[Severity, str, str]] = {
         "have a prompt in training that differs from the prompt as it will be asked",
         "Choose another chat template for this model, and report the one it has.",
     ),
+    "prompt_too_long": (
+        "hard",
+        "have a prompt that fills the maximum length, so nothing is left of the answer",
+        "Raise the maximum length, or shorten or drop these rows.",
+    ),
+    "asks_nothing": (
+        "soft",
+        "ask nothing: the turns before the answer do not end with a user's",
+        "Drop these rows, or write what is asked. Training leaves them out.",
+    ),
+    "no_room_to_answer": (
+        "soft",
+        "have a prompt that leaves no room for an answer within the maximum length",
+        "Raise the maximum length, or shorten or drop these rows. Training leaves them out.",
+    ),
+    "equal_sides": (
+        "soft",
+        "have two sides that are the same to the model, so nothing tells the better from the worse",
+        "Drop these rows; where the maximum length cuts the difference off, raise it. Training leaves them out.",
+    ),
+    "weightless": (
+        "soft",
+        "weigh nothing, as a tie does, so nothing is learned from them",
+        "Drop these rows, or give them a weight. Training leaves them out.",
+    ),
+    "opposed_sides": (
+        "soft",
+        "have the same two answers the other way round in another row: a tie, or raters who disagree",
+        "Drop both where it was a tie; where more raters went one way, training follows them.",
+    ),
     "truncated_answer": (
         "soft",
         "have an answer that the maximum length cuts, so its end is not learned",
@@ -114,8 +150,11 @@ class _Tally:
         self.counts: dict[str, int] = {}
         self.ids: dict[str, list[str]] = {}
         self.examples: dict[str, str] = {}
+        self.idle: set[str] = set()  # rows that fail a gate of HARD_WHERE_ALL
 
-    def add(self, gate: str, row_id: str, example: str = "") -> None:
+    def add(self, gate: str, row_id: str, example: str = "", idle: bool = True) -> None:
+        if gate in HARD_WHERE_ALL and idle:
+            self.idle.add(row_id)
         self.counts[gate] = self.counts.get(gate, 0) + 1
         ids = self.ids.setdefault(gate, [])
         if len(ids) < SHOWN_IDS:
@@ -125,20 +164,49 @@ class _Tally:
 
     def findings(self, of: int) -> tuple[Finding, ...]:
         found = []
+        nothing_left = of > 0 and len(self.idle) == of
         for gate, (severity, what, remedy) in _GATES.items():
             count = self.counts.get(gate)
             if count:
                 message = f"{count:,} of {of:,} rows {what}."
                 if gate in self.examples:
                     message += f" First: {self.examples[gate]}"
+                told: Severity = "hard" if gate in HARD_WHERE_ALL and nothing_left else severity
                 ids = tuple(self.ids[gate])
                 found.append(
-                    Finding(gate=gate, severity=severity, count=count, row_ids=ids, message=message, remedy=remedy)
+                    Finding(gate=gate, severity=told, count=count, row_ids=ids, message=message, remedy=remedy)
                 )
         return tuple(sorted(found, key=lambda finding: finding.severity == "soft"))
 
 
-def check_rows(rows: Iterable[Row], renderer: Renderer, max_length: int | None = None) -> CheckReport:
+class _Pairs:
+    """Which pairs of answers stand in both orders, remembered by digest."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[bytes, bytes], dict[str, float]] = {}
+
+    def add(self, row_id: str, weight: float, chosen: Rendered, rejected: Rendered) -> None:
+        key = (_digest(chosen.ids), _digest(rejected.ids))
+        if key[0] != key[1]:
+            self.rows.setdefault(key, {})[row_id] = weight
+
+    def opposed(self) -> list[tuple[str, bool]]:
+        """Rows of which another says the opposite, and whether the weights of both sides cancel out."""
+        return [
+            (row, math.isclose(sum(rows.values()), sum(others.values()), rel_tol=1e-9))
+            for key, rows in self.rows.items()
+            if (others := self.rows.get(key[::-1]))
+            for row in rows
+        ]
+
+
+def _digest(ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(array("q", ids).tobytes(), digest_size=16).digest()
+
+
+def check_rows(
+    rows: Iterable[Row], renderer: Renderer, max_length: int | None = None, *, silent: Sequence[str] = ()
+) -> CheckReport:
     """Hold every gate against rows as they would be trained.
 
     Examples are rendered as a whole; of a preference both answers are; a prompt is only asked.
@@ -147,8 +215,9 @@ def check_rows(rows: Iterable[Row], renderer: Renderer, max_length: int | None =
         rows: of a version; read once, in order, none kept.
         renderer: of the base model.
         max_length: longest training row in tokens; None for no cut.
+        silent: ids of further rows that ask nothing.
     """
-    tally, notes = _Tally(), dict[str, int]()
+    tally, notes, pairs = _Tally(), dict[str, int](), _Pairs()
     control = re.compile("|".join(map(re.escape, renderer.control_tokens)) or r"(?!)")
     count = training = tokens = supervised = longest = 0
     for row in rows:
@@ -159,12 +228,14 @@ def check_rows(rows: Iterable[Row], renderer: Renderer, max_length: int | None =
             tally.add("control_tokens_in_text", row.row_id, repr(found))
         try:
             rendered = _render(row, renderer, max_length)
-            gates = _gates(row, rendered, renderer)
+            gates = _gates(row, rendered, renderer, max_length)
         except TemplateProblem as problem:
             tally.add("unrenderable", row.row_id, problem.what)
             continue
         for gate in gates:
             tally.add(gate, row.row_id)
+        if isinstance(row.payload, Preference) and row.payload.weight > 0:
+            pairs.add(row.row_id, row.payload.weight, *(one for _, one in rendered))
         for _, one in rendered:
             training += 1
             tokens += len(one.ids)
@@ -173,6 +244,11 @@ def check_rows(rows: Iterable[Row], renderer: Renderer, max_length: int | None =
             if one.note:
                 note = re.sub(r" \(turn \d+\)", "", one.note)
                 notes[note] = notes.get(note, 0) + 1
+    for row_id in silent:
+        count += 1
+        tally.add("asks_nothing", row_id)
+    for row_id, cancelled in pairs.opposed():
+        tally.add("opposed_sides", row_id, idle=cancelled)
     return CheckReport(
         rows=count,
         training_rows=training,
@@ -208,18 +284,40 @@ def normal_prompt(row: Row) -> str:
 
     System messages are left out: the same question under another system message is still the same question.
     """
-    payload = row.payload
-    messages: Sequence[Message]
-    if isinstance(payload, Example):
-        answers = [index for index, message in enumerate(payload.messages) if message.role == "assistant"]
-        messages = payload.messages[: answers[-1]] if answers else payload.messages
-    else:
-        messages = payload.prompt if isinstance(payload, Preference) else payload.messages
+    messages = asked_messages(row.payload)
     return "\x1e".join(
         f"{message.role}:{' '.join(message.content.split()).casefold()}"
         for message in messages
         if message.role != "system"
     )
+
+
+def asked_messages(payload: Payload) -> tuple[Message, ...]:
+    """What a row asks: all turns before the last answer."""
+    if isinstance(payload, Preference):
+        return payload.prompt
+    if isinstance(payload, Prompt):
+        return payload.messages
+    answers = [index for index, message in enumerate(payload.messages) if message.role == "assistant"]
+    return payload.messages[: answers[-1]] if answers else payload.messages
+
+
+def check_prompts(rows: Iterable[Row], renderer: Renderer, longest: int | None = None) -> CheckReport:
+    """Hold the gates against the prompts of rows of any kind, for a method that reads nothing else of them.
+
+    Args:
+        rows: of a version.
+        renderer: of the base model.
+        longest: tokens that a prompt may have; None for no bound.
+    """
+    prompts, silent = [], []
+    for row in rows:
+        messages = asked_messages(row.payload)
+        if messages and messages[-1].role in ("user", "tool"):
+            prompts.append(row.model_copy(update={"payload": Prompt(messages=messages)}))
+        else:
+            silent.append(row.row_id)
+    return check_rows(prompts, renderer, None if longest is None else longest + 1, silent=silent)
 
 
 def _messages(row: Row) -> tuple[Message, ...]:
@@ -254,20 +352,32 @@ def _gates(
     row: Row,
     rendered: Sequence[tuple[tuple[tuple[Message, ...], list[JsonValue] | None], Rendered]],
     renderer: Renderer,
+    max_length: int | None,
 ) -> set[str]:
     """The gates a row does not pass."""
-    failed = set()
+    failed, payload = set(), row.payload
     bos = renderer.bos_id
     for (messages, tools), one in rendered:
         if bos is not None and one.ids[:2] == (bos, bos):
             failed.add("doubled_bos")
         if one.cut_turns:
             failed.add("truncated_answer")
-        if not isinstance(row.payload, Prompt) and not one.supervised:
-            failed.add("no_supervised_token")
+        if isinstance(payload, Prompt):
+            if max_length is not None and len(one.ids) >= max_length:
+                failed.add("no_room_to_answer")
+        elif not one.supervised:
+            failed.add(
+                "prompt_too_long" if isinstance(payload, Preference) and one.cut_turns else "no_supervised_token"
+            )
         for span in one.spans:
             if not span.stops and span.turn not in one.cut_turns:
                 failed.add("end_of_turn_outside_loss")
             if list(one.ids[: span.start]) != renderer.prompt_ids(messages[: span.turn], tools):
                 failed.add("template_parity")
-    return failed
+    if isinstance(payload, Preference):
+        if payload.weight == 0:
+            failed.add("weightless")
+        # Two prompts without answers are alike too, but then the prompt is what is wrong.
+        if rendered[0][1].ids == rendered[1][1].ids and not failed & {"prompt_too_long", "no_supervised_token"}:
+            failed.add("equal_sides")
+    return failed - {"truncated_answer"} if "prompt_too_long" in failed else failed

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import Field, JsonValue
 
 from workbench.datasets.bulk import Block, fits_bulk, iter_blocks
+from workbench.datasets.correcting import CorrectedRows, Corrections, editable
 from workbench.datasets.formats import Reading, convert_row, detect_format
 from workbench.datasets.payloads import encode_plain, payload_from_plain
 from workbench.datasets.readers import RowProblem, Source, SourceRow, open_source, read_rows, shorten
@@ -59,6 +60,9 @@ class ImportConfig(RunConfig):
     """Text encoding, such as utf-8 or cp1252; auto tells it from the bytes."""
     keep_good: bool = False
     """Import the good rows where some have problems, and save the bad ones to a file."""
+    corrections: Corrections = Field(default={}, json_schema_extra={"advanced": True})
+    """What rows say instead, by their number in the file: {"18": {"instruction": "q", "output": "a"}}. Null drops a
+    row."""
     description: str = ""
     """A person's words about a new dataset."""
 
@@ -96,6 +100,8 @@ class ImportPreview(Record):
     """Rows in the whole file; exact when all were looked at or the file says it."""
     exact: bool
     """Whether the estimate is a count."""
+    bad_rows: dict[str, dict[str, JsonValue]] = {}
+    """Rows with listed problems by their number, whole, so that they can be corrected; too long ones are left out."""
     difficulty: str = ""
     """Why no format fits, with the remedy; empty when one does."""
 
@@ -107,6 +113,7 @@ def preview(
     kind: DatasetKind | None = None,
     mapping: Mapping[str, str] | None = None,
     encoding: str = "auto",
+    corrections: Mapping[str, Mapping[str, Any] | None] | None = None,
     limit: int = 20,
 ) -> ImportPreview:
     """Look at the first thousand rows of a file and say what an import would do; stores nothing.
@@ -117,6 +124,7 @@ def preview(
         kind: what rows shall become; None follows the format.
         mapping: field → column, where a person says it.
         encoding: a Python encoding name, or `auto`.
+        corrections: what rows say instead, by their number; None drops a row.
         limit: sample rows to give.
 
     Raises:
@@ -125,7 +133,7 @@ def preview(
         UsageError: a format or a column of the mapping does not exist.
     """
     source = open_source(path, encoding=encoding)
-    rows = list(islice(read_rows(source), PREVIEW_ROWS + 1))
+    rows = list(islice(CorrectedRows(read_rows(source), corrections or {}), PREVIEW_ROWS + 1))
     whole = len(rows) <= PREVIEW_ROWS
     rows = rows[:PREVIEW_ROWS]
     columns, difficulty, reading = _columns(source, rows), "", None
@@ -155,11 +163,18 @@ def preview(
         raw=tuple({key: _shown(value) for key, value in row.values.items()} for row in rows[:limit]),
         problems=tuple(problems[:SHOWN_PROBLEMS]),
         problem_count=len(problems),
+        bad_rows=_bad_rows(rows, problems[:SHOWN_PROBLEMS]),
         rows_checked=len(rows),
         rows_estimate=len(rows) if whole else source.rows or _estimate(source, rows),
         exact=whole or source.rows is not None,
         difficulty=difficulty,
     )
+
+
+def _bad_rows(rows: list[SourceRow], problems: list[RowProblem]) -> dict[str, dict[str, JsonValue]]:
+    wanted = {problem.row for problem in problems}
+    found = {str(row.number): editable(row.values) for row in rows if row.number in wanted}
+    return {number: values for number, values in found.items() if values is not None}
 
 
 def _shown(value: Any) -> JsonValue:
@@ -184,6 +199,8 @@ def _columns(source: Source, rows: list[SourceRow]) -> tuple[str, ...]:
 def _detect(
     source: Source, rows: list[SourceRow], format_name: str, kind: DatasetKind | None, mapping: Mapping[str, str]
 ) -> Reading:
+    if not rows:
+        raise DataProblem("every row was dropped", place=source.path.name, remedy="Keep at least one.")
     good = [row for row in rows if not row.problem]
     if not good:
         first = next(row.problem for row in rows if row.problem)
@@ -238,7 +255,9 @@ def import_file(config: ImportConfig, job: Job) -> dict[str, Any]:
     started = time.monotonic()
     job.progress("looking at the file")
     source = open_source(config.source, encoding=config.encoding)
-    rows = read_rows(source)
+    read = read_rows(source)
+    corrected = CorrectedRows(read, config.corrections)
+    rows = iter(corrected)
     sample = list(islice(rows, SAMPLE_ROWS))
     dataset, parent = _target(job.store, config)
     kind = config.kind or (dataset.kind if dataset and config.format == "auto" else None)
@@ -248,14 +267,15 @@ def import_file(config: ImportConfig, job: Job) -> dict[str, Any]:
     with VersionWriter(job.store, parent=parent) as writer, _BadRows(job.folder) as bad:
         take = _Taking(reading, writer, bad, job, total, keep_good=config.keep_good)
         good = [row.values for row in sample if not row.problem]
-        if fits_bulk(source, reading, good):
-            rows.close()
+        if not config.corrections and fits_bulk(source, reading, good):
+            read.close()
             columns = list(dict.fromkeys(column for values in good for column in values))
             for block in iter_blocks(source, reading, columns, min(4, job.settings.threads)):
                 take.block(block)
         else:
             take.rows(chain(sample, rows))
         take.told(whole=True)
+        corrected.check_all_used(source.path.name)
         if bad.count and (not config.keep_good or not writer.rows):
             raise _refusal(config, bad, writer.rows)
         job.progress("storing", done=writer.rows, note="")
@@ -358,8 +378,16 @@ def _provenance(config: ImportConfig, source: Source, reading: Reading, bad: _Ba
         "format": reading.format.name,
         "mapping": reading.mapping,
         "rows_left_out": bad.count,
+        **_corrected_counts(config),
         "run_id": job.run_id,
     }
+
+
+def _corrected_counts(config: ImportConfig) -> dict[str, Any]:
+    if not config.corrections:
+        return {}
+    dropped = sum(values is None for values in config.corrections.values())
+    return {"rows_corrected": len(config.corrections) - dropped, "rows_dropped": dropped}
 
 
 def _refusal(config: ImportConfig, bad: _BadRows, good: int) -> DataProblem:
@@ -370,7 +398,7 @@ def _refusal(config: ImportConfig, bad: _BadRows, good: int) -> DataProblem:
     else:
         rows = "row has a problem" if bad.count == 1 else "rows have problems"
         what = f"{bad.count:,} {rows}, nothing was stored"
-        remedy = "Repair the file, or import the good rows and save the bad ones to a file (keep_good)."
+        remedy = "Correct or drop them, or import the good rows and save the bad ones to a file (keep_good)."
     return DataProblem(
         f"{what}: {first}{more}", place=config.source.name, remedy=f"All are listed in problems.csv. {remedy}"
     )

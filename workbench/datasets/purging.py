@@ -48,6 +48,9 @@ FREE_TEXTS = (
     (tables.drafts, ("value",)),
     (tables.rank_queues, ("guidelines", "source")),
     (tables.rankings, ("skipped", "comment", "edited")),
+    (tables.generator_replies, ("prompt", "text", "error")),
+    (tables.candidates, ("instruction", "nearest_text", "instances")),
+    (tables.candidate_reviews, ("instruction", "instances")),
 )
 """Columns that hold what people and models wrote; answers and ranking items are deleted instead."""
 TEXT_FILES = {".log", ".jsonl", ".json", ".csv", ".tsv", ".md", ".txt", ".yaml", ".yml", ".html", ".run", ""}

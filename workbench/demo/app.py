@@ -129,7 +129,7 @@ class Desk:
                     yield panes[0].text, panes[1].text, told_waiting(panes, began)
             status = "Which answer is better?"
             try:
-                self.arena.begin(visitor, panes)
+                status = f"{status} {self.arena.begin(visitor, panes)}".strip()
             except Refused as refusal:
                 status = str(refusal)
             yield panes[0].text, panes[1].text, status

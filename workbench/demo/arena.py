@@ -19,8 +19,10 @@ from workbench.demo.compare import Pane
 from workbench.demo.configs import DemoConfig
 from workbench.demo.limits import Refused
 from workbench.errors import Conflict, NotFound
+from workbench.preferences.queues import LETTERS, leak_sentence, leaks
 from workbench.records import Completion, Message, RankQueue, Variant
 from workbench.store import answers as answer_store
+from workbench.store import models as model_store
 from workbench.store import rankings as ranking_store
 from workbench.store.database import Store
 from workbench.store.datasets import check_name
@@ -65,6 +67,7 @@ class Arena:
         self._store = store
         self._config = config
         self._run_id = run_id
+        self._models = {model.id: model for model in model_store.list_models(store, archived=True)}
         self._salt = secrets.token_bytes(16)
         self._battles: OrderedDict[str, Battle] = OrderedDict()
         self._lock = threading.Lock()
@@ -75,12 +78,15 @@ class Arena:
         left, right = secrets.SystemRandom().sample(list(variants), 2)
         return left, right
 
-    def begin(self, visitor: str, panes: Sequence[Pane]) -> None:
+    def begin(self, visitor: str, panes: Sequence[Pane]) -> str:
         """Two answers are there and may be voted on by the visitor who asked.
 
         Args:
             visitor: the browser session.
             panes: left and right.
+
+        Returns:
+            A warning where an answer tells who may have written it; empty otherwise.
 
         Raises:
             Refused: there is nothing to choose between.
@@ -102,6 +108,19 @@ class Arena:
             self._battles[visitor] = battle
             while len(self._battles) > MOST_BATTLES:
                 self._battles.popitem(last=False)
+        return self._warning(panes)
+
+    def _warning(self, panes: Sequence[Pane]) -> str:
+        """As in Rank: both writers' names count in either answer."""
+        who = [pane.variant for pane in panes]
+        bases = [self._models[each.model_id] for each in who if each.model_id in self._models]
+        prompt = panes[0].completion.prompt if panes[0].completion is not None else ()
+        telling = [
+            letter
+            for letter, pane in zip(LETTERS, panes, strict=False)
+            if leaks(pane.text, who, models=bases, prompt=prompt)
+        ]
+        return leak_sentence(telling)
 
     def forget(self, visitor: str) -> None:
         """A visitor asks something new: the last battle is over, voted on or not."""

@@ -150,6 +150,7 @@ def check_adapter(folder: Path, model: Model) -> AdapterFacts:
         raise ModelProblem("there is no such folder", place=str(folder), remedy="Check the path.")
     if model.path is None:
         raise ModelProblem("the base model has not been added yet", place=model.name, remedy="Start its add run.")
+    _refuse_reward_model(folder)
     facts = read_adapter_facts(folder)
     if not (folder / WEIGHTS).exists():
         if any((folder / f"adapter_model.{ending}").exists() for ending in ("bin", "pt", "pth")):
@@ -172,6 +173,17 @@ def check_adapter(folder: Path, model: Model) -> AdapterFacts:
     _check_ranks(folder, places)
     _check_shapes(folder, places, model)
     return facts
+
+
+def _refuse_reward_model(folder: Path) -> None:
+    if _read_config(folder).get("task_type") == "SEQ_CLS":
+        raise ModelProblem(
+            "this is a reward model or another classifier: it scores answers and cannot answer",
+            place=str(folder),
+            value="SEQ_CLS",
+            remedy="Choose an adapter that was made for text generation (CAUSAL_LM). A reward model goes by its run's "
+            "name instead: as the reward of RLOO or GRPO, or with `workbench reward score`.",
+        )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

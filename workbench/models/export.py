@@ -18,7 +18,7 @@ from workbench.errors import Conflict, ModelProblem, UsageError
 from workbench.models.adapters import BASE, CONFIG, TOKENIZER_FILES, WEIGHTS
 from workbench.models.hub import check_hub_id, hub_in_words
 from workbench.models.inspecting import read_json
-from workbench.settings import Settings
+from workbench.settings import Settings, typed_path
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every entry of a zip, so that the same files give the same zip."""
@@ -88,9 +88,7 @@ def check_target(target: Path, *, replace: bool) -> Path:
         Conflict: something is there already and `replace` is off.
         UsageError: the path cannot hold an export.
     """
-    target = target.expanduser()
-    if not target.is_absolute():
-        target = Path.cwd() / target
+    target = typed_path(target)
     if target.exists():
         if not replace:
             raise Conflict(

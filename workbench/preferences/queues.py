@@ -193,6 +193,15 @@ def leaks(
     return list(kept.values())
 
 
+def leak_sentence(letters: Sequence[str]) -> str:
+    """The warning about answers that tell who wrote them; empty where none does."""
+    if not letters:
+        return ""
+    who = "Answer " + letters[0] if len(letters) == 1 else "Answers " + ", ".join(letters)
+    tells = "tells" if len(letters) == 1 else "tell"
+    return f"{who} {tells} who may have written it. Judge what is said, not who says it."
+
+
 @lru_cache(maxsize=1024)
 def _word(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)

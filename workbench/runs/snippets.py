@@ -20,6 +20,8 @@ VERBS = {
     "sft": ("train", "sft"),
     "answer": ("compare",),
     "sample": ("rank", "create"),
+    "score": ("reward", "score"),
+    "self_instruct": ("self-instruct", "start"),
     "serve": ("serve",),
     "tour": ("tour",),
 }

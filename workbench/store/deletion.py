@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from workbench.errors import Conflict
-from workbench.records import Run, RunState
+from workbench.records import ModelSource, Run, RunState, Variant
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store import tables
-from workbench.store.database import Store
+from workbench.store.database import Store, row_dict
 from workbench.store.lineage import ALL_RUNS, OUTSIDE, ids_in, read_inputs
 
 SHOWN = 3
@@ -81,21 +81,8 @@ def delete_variant(store: Store, name_or_id: str) -> None:
         Conflict: it has answers, or a run, a queue or a conversation refers to it.
     """
     variant = model_store.get_variant(store, name_or_id)
-    completions, conversations = tables.completions, tables.conversations
     with store.write() as connection:
-        uses = []
-        answers = _count(connection, completions, completions.c.variant_id == variant.id)
-        if answers:
-            uses.append(f"{answers} answer{'s' * (answers != 1)} it gave")
-        for run in _runs(store):
-            if run.id != variant.run_id and _mentions(store, run, {variant.id}, {variant.name}):
-                uses.append(f"the run {run.name!r}")
-        for queue_name, source in connection.execute(select(tables.rank_queues.c.name, tables.rank_queues.c.source)):
-            if variant.id in set(ids_in(source)):
-                uses.append(f"the ranking queue {queue_name!r}")
-        for title, panes in connection.execute(select(conversations.c.title, conversations.c.variants)):
-            if variant.id in panes:
-                uses.append(f"the conversation {title!r}")
+        uses = _variant_uses(store, connection, variant)
         if variant.adapter_path is None and variant.model_id is not None:
             uses.append("its base model, which answers by it")
         _refuse(uses, f"the variant {variant.name!r}")
@@ -103,6 +90,36 @@ def delete_variant(store: Store, name_or_id: str) -> None:
         others = connection.execute(select(tables.variants.c.adapter_path)).scalars().all()
     if variant.adapter_path and variant.adapter_path not in others and _inside(store, variant.adapter_path):
         shutil.rmtree(variant.adapter_path, ignore_errors=True)
+
+
+def delete_model(store: Store, name_or_id: str) -> None:
+    """Delete a base model with its own variant and the files that were made for it; files elsewhere stay.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: it is the bundled one, an adapter was trained on it, a run was made with it, or it gave answers.
+    """
+    model = model_store.get_model(store, name_or_id)
+    if model.source is ModelSource.BUNDLED:
+        what = "the bundled model comes with the workbench and stays in the catalog"
+        raise Conflict(what, value=model.name, remedy="Archive it, and it is no longer offered.")
+    table = tables.variants
+    with store.write() as connection:
+        uses = []
+        for row in connection.execute(select(table).where(table.c.model_id == model.id)):
+            variant = Variant(**row_dict(row))
+            own = variant.adapter_path is None
+            uses += _variant_uses(store, connection, variant) if own else [f"the variant {variant.name!r}"]
+        for run in _runs(store):
+            adding = run.kind == "add_model" and run.state.active and run.spec.get("name") == model.name
+            if adding or _mentions(store, run, {model.id}, {model.name}):
+                uses.append(f"the run {run.name!r}")
+        _refuse(uses, f"the model {model.name!r}")
+        connection.execute(delete(table).where(table.c.model_id == model.id))
+        connection.execute(delete(tables.models).where(tables.models.c.id == model.id))
+        others = connection.execute(select(tables.models.c.path)).scalars().all()
+    if model.path and model.path not in others and _inside(store, model.path):
+        shutil.rmtree(model.path, ignore_errors=True)
 
 
 def delete_run(store: Store, run_id: str) -> None:
@@ -125,6 +142,13 @@ def delete_run(store: Store, run_id: str) -> None:
         _refuse(uses, f"the run {run.name!r}")
         mine = select(completions.c.id).where(completions.c.run_id == run.id)
         connection.execute(delete(tables.scores).where(tables.scores.c.completion_id.in_(mine)))
+        grown = select(tables.candidates.c.id).where(tables.candidates.c.run_id == run.id)
+        reviews, undos = tables.candidate_reviews, tables.candidate_review_undos
+        said = select(reviews.c.id).where(reviews.c.candidate_id.in_(grown))
+        connection.execute(delete(undos).where(undos.c.review_id.in_(said)))
+        connection.execute(delete(reviews).where(reviews.c.candidate_id.in_(grown)))
+        connection.execute(delete(tables.candidates).where(tables.candidates.c.run_id == run.id))
+        connection.execute(delete(tables.generator_replies).where(tables.generator_replies.c.run_id == run.id))
         for table in (completions, tables.metrics, tables.samples, tables.attempts):
             connection.execute(delete(table).where(table.c.run_id == run.id))
         connection.execute(delete(tables.runs).where(tables.runs.c.id == run.id))
@@ -158,6 +182,24 @@ def manifest_files(manifest: Any) -> list[str]:
 
 def _names(name: str, versions: Sequence[Any]) -> set[str]:
     return {name, *(f"{name}@{version.number}" for version in versions)}
+
+
+def _variant_uses(store: Store, connection: Connection, variant: Variant) -> list[str]:
+    """What refers to a variant: answers, runs but the one that made it, queues and conversations."""
+    completions, conversations, uses = tables.completions, tables.conversations, []
+    answers = _count(connection, completions, completions.c.variant_id == variant.id)
+    if answers:
+        uses.append(f"{answers} answer{'s' * (answers != 1)} it gave")
+    for run in _runs(store):
+        if run.id != variant.run_id and _mentions(store, run, {variant.id}, {variant.name}):
+            uses.append(f"the run {run.name!r}")
+    for queue_name, source in connection.execute(select(tables.rank_queues.c.name, tables.rank_queues.c.source)):
+        if variant.id in set(ids_in(source)):
+            uses.append(f"the ranking queue {queue_name!r}")
+    for title, panes in connection.execute(select(conversations.c.title, conversations.c.variants)):
+        if variant.id in panes:
+            uses.append(f"the conversation {title!r}")
+    return uses
 
 
 def _version_uses(store: Store, connection: Connection, ids: set[str], *, names: set[str], inside: str) -> list[str]:
@@ -196,6 +238,8 @@ def _run_uses(store: Store, connection: Connection, run: Run) -> list[str]:
         if ranked:
             uses.append(f"{ranked} ranking item{'s' * (ranked != 1)} with its answers")
     for other in _runs(store):
+        if other.kind != "score" and other.result.get("reward_run_id") == run.id:
+            uses.append(f"the run {other.name!r}, which learned from its reward")
         # A tour that has ended tells what it did; that does not keep its parts.
         if other.id != run.id and other.state.active and run.id in {*ids_in(other.result), *ids_in(other.spec)}:
             uses.append(f"the run {other.name!r}, which is at work with it")
@@ -212,11 +256,20 @@ def _mentions(store: Store, run: Run, ids: set[str], names: set[str]) -> bool:
     if run.kind in OUTSIDE and not run.state.active:
         return False
     inputs = read_inputs(store, run.id)
-    keys = ("version_id", "answers", "model_id", *(("variant_id",) if run.kind == "export" else ()))
-    pinned = [run.result.get(key) for key in keys]
+    keys = (
+        "version_id",
+        "answers",
+        "model_id",
+        "demonstrations_version_id",
+        *(("variant_id",) if run.kind == "export" else ()),
+    )
+    pinned: list[Any] = [run.result.get(key) for key in keys]
+    grown = run.result.get("self_instruct")
+    if isinstance(grown, dict):
+        pinned += [grown.get("seeds_version_id"), grown.get("variant_id")]
     if ids & set(ids_in([run.spec, inputs, pinned])):
         return True
-    settled = bool(inputs) or "answers" in run.result or run.state is RunState.FINISHED
+    settled = bool(inputs) or bool({"answers", "self_instruct"} & run.result.keys()) or run.state is RunState.FINISHED
     return not settled and bool(names & set(ids_in(run.spec)))
 
 

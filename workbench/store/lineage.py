@@ -241,7 +241,10 @@ class _Graph:
                 node = f"{kind}:{named}"
                 self.nodes.setdefault(node, Node(id=node, kind="source", title=named, detail={"from": kind}))
                 self._link(node, version.id, "imported into")
-        for named in ids_in(version.provenance):
+        grown = version.provenance.get("self_instruct")
+        # Seeds and generator of a grown version went into its run; they are told there.
+        told = {"run": grown.get("run")} if isinstance(grown, dict) else version.provenance
+        for named in ids_in(told):
             if named != version.parent_id:
                 maker = self.runs.get(named)
                 self._link(named, version.id, "imported" if maker and maker.kind == "import" else "made into")
@@ -280,6 +283,19 @@ class _Graph:
                 for variant in ids_in(answers.get("variants")):
                     self._link(variant, run.id, "answered in", gone="A variant")
             return
+        grown = run.result.get("self_instruct")
+        if isinstance(grown, dict):
+            self._link(grown.get("seeds_version_id"), run.id, "seeds of", gone="A version")
+            self._link(grown.get("variant_id"), run.id, "wrote tasks in", gone="A variant")
+            return
+        # RLOO and GRPO learn from a reward model, a score run asks one; each tells its run.
+        self._link(run.result.get("reward_run_id"), run.id, "reward of", gone="A reward model")
+        if run.kind == "score":
+            self._link(run.result.get("version_id"), run.id, "prompts of", gone="A prompt set")
+            self._link(run.result.get("variant_id"), run.id, "answered in", gone="A variant")
+            self._link(run.result.get("answers_run_id"), run.id, "scored in", gone="A run")
+            return
+        self._link(run.result.get("demonstrations_version_id"), run.id, "centred on", gone="A version")
         inputs = {"version_id": run.result.get("version_id"), "model_id": run.result.get("model_id")}
         inputs |= read_inputs(self.store, run.id)
         if run.kind == "export":

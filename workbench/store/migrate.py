@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.store.database import Store
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0002"
+HEAD = "0003"
 
 
 def upgrade(store: Store, revision: str = "head") -> None:

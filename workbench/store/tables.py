@@ -306,3 +306,67 @@ ranking_undos = Table(
     Column("ranking_id", String(40), ForeignKey("rankings.id"), primary_key=True),
     Column("at", UtcDateTime, nullable=False),
 )
+
+generator_replies = Table(
+    "generator_replies",
+    metadata,
+    _id(),
+    Column("run_id", String(40), ForeignKey("runs.id"), nullable=False),
+    Column("key", String(120), nullable=False),
+    Column("step", String(20), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("finish_reason", String(20)),
+    Column("tokens", Integer, nullable=False, default=0),
+    Column("seconds", Float, nullable=False, default=0.0),
+    Column("fingerprint", String(120)),
+    Column("verified", Boolean, nullable=False, default=False),
+    Column("error", Text),
+    Column("parsed", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "run_id", "key"),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    _id(),
+    Column("run_id", String(40), ForeignKey("runs.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("reply_id", String(40), ForeignKey("generator_replies.id"), nullable=False),
+    Column("instruction", Text, nullable=False),
+    Column("reason", String(40)),
+    Column("score", Float),
+    Column("nearest_kind", String(20)),
+    Column("nearest_id", String(60)),
+    Column("nearest_text", Text),
+    Column("wanted", Boolean, nullable=False, default=False),
+    Column("is_classification", Boolean),
+    Column("instances", JSON(none_as_null=True)),
+    Column("instance_reason", String(40)),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("run_id", "position"),
+)
+
+candidate_reviews = Table(
+    "candidate_reviews",
+    metadata,
+    _id(),
+    Column("candidate_id", String(40), ForeignKey("candidates.id"), nullable=False),
+    Column("reviewer", String(200), nullable=False),
+    Column("verdict", String(20), nullable=False),
+    Column("instruction", Text),
+    Column("instances", JSON(none_as_null=True)),
+    Column("nonce", String(80), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "candidate_id", "created_at"),
+)
+
+candidate_review_undos = Table(
+    "candidate_review_undos",
+    metadata,
+    Column("review_id", String(40), ForeignKey("candidate_reviews.id"), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+)

@@ -363,21 +363,23 @@ def failures_in_words() -> Iterator[None]:
         ) from error
 
 
-def publish(model: Any, config: TrainingConfig, job: Job, model_record: Model) -> Variant:
+def publish(model: Any, config: TrainingConfig, job: Job, model_record: Model, adapter: str = "default") -> Variant:
     """Save the adapter as a plain PEFT folder and enter it as a variant; a second call finds the first one's.
 
     Args:
-        model: a PEFT model whose adapter `default` is published.
+        model: a PEFT model.
         config: the run's settings; its name is the variant's.
         job: the run.
         model_record: the base.
+        adapter: name of the adapter in the model that is published.
     """
     from workbench.models.adapters import publish_adapter
 
     folder = job.folder / "adapter"
     with tempfile.TemporaryDirectory(dir=job.folder, prefix="adapter-") as aside:
-        model.save_pretrained(aside, save_embedding_layers=False, selected_adapters=["default"])
-        digest = publish_adapter(Path(aside), folder, model_record)
+        model.save_pretrained(aside, save_embedding_layers=False, selected_adapters=[adapter])
+        saved = Path(aside) / ("" if adapter == "default" else adapter)  # PEFT's way of naming what it writes
+        digest = publish_adapter(saved, folder, model_record)
     for variant in model_store.list_variants(job.store, run_id=job.run_id, archived=True):
         return model_store.update_variant(job.store, variant.id, adapter_digest=digest)
     taken = {variant.name for variant in model_store.list_variants(job.store, archived=True)}

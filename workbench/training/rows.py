@@ -22,7 +22,7 @@ from workbench.training.configs import SFTConfig, TrainingConfig
 from workbench.training.provenance import made_with
 
 if TYPE_CHECKING:
-    from workbench.datasets.checks import Finding
+    from workbench.datasets.checks import CheckReport, Finding
     from workbench.datasets.render import Renderer
 
 
@@ -181,8 +181,33 @@ def check_gates(train: Sequence[Row], held_out: Sequence[Row], renderer: Rendere
     """What the checks say of the rows as they would be trained, hard findings first."""
     from workbench.datasets.checks import check_overlap, check_rows
 
-    findings = [*check_rows(train, renderer, max_length).findings, *check_overlap(train, held_out).findings]
-    return sorted(findings, key=lambda finding: finding.severity == "soft")
+    return _hard_first(check_rows(train, renderer, max_length), check_overlap(train, held_out))
+
+
+def check_method(
+    config: TrainingConfig, train: Sequence[Row], held_out: Sequence[Row], renderer: Renderer
+) -> list[Finding]:
+    """What the checks say of the rows as this method would read them, hard findings first.
+
+    A method that takes datasets of prompts reads prompts alone, whatever else its rows hold.
+
+    Args:
+        config: the method's settings.
+        train: rows learned from.
+        held_out: rows kept for measuring.
+        renderer: of the base model.
+    """
+    from workbench.datasets.checks import check_overlap, check_prompts
+
+    if "prompts" not in config.dataset_kinds:
+        return check_gates(train, held_out, renderer, max_length=config.max_length)
+    room = config.max_length - int(getattr(config, "max_answer_tokens", 1))
+    return _hard_first(check_prompts(train, renderer, room), check_overlap(train, held_out))
+
+
+def _hard_first(*reports: CheckReport) -> list[Finding]:
+    found = [finding for report in reports for finding in report.findings]
+    return sorted(found, key=lambda finding: finding.severity == "soft")
 
 
 def refuse_findings(job: Job, config: TrainingConfig, findings: Sequence[Finding]) -> None:

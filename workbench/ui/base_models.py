@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -14,6 +15,7 @@ from workbench.models.inspecting import ModelFacts
 from workbench.records import Model, ModelSource, RunState, utc_now
 from workbench.runs.kinds import config_problem
 from workbench.store import models as model_store
+from workbench.ui.deleting import delete_control
 from workbench.ui.errors import show_problem, shown_errors
 from workbench.ui.first_model import show_conversion
 from workbench.ui.runs import ACTIVE, progress_bar, run_link, state_badge
@@ -63,6 +65,8 @@ def _show_model(ws: Workspace, model: Model) -> None:
         with st.container(width="stretch"):
             st.caption(f"Added {ago(model.created_at)}", help=exact(model.created_at))
         _edit_model(ws, model)
+        if model.source is not ModelSource.BUNDLED:
+            delete_control("model", key=f"models.{model.id}", delete=partial(ws.delete_model, model.id))
     if model.path is None:
         if model.source is ModelSource.BUNDLED:
             st.markdown(

@@ -7,41 +7,22 @@ figure has an unchanging `uirevision`, so a zoom survives the next refresh of a 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
 
-from workbench.records import Interval, Metric
+from workbench.records import Interval
+from workbench.runs.curves import MOST_POINTS as MOST_POINTS
+from workbench.runs.curves import Points as Points
+from workbench.runs.curves import series as series
+from workbench.runs.curves import smooth as smooth
 
-Points = list[tuple[int, float]]
 COLORS = ("#0D9488", "#D97706", "#6D6AF0", "#DB2777", "#65A30D", "#0284C7", "#A855F7", "#8A7B70")
 BAND = "rgba(217, 119, 6, 0.20)"
 FAINT = "rgba(128, 140, 140, 0.45)"
-MOST_POINTS = 1000
-"""Points of a series that are read for a chart; more cannot be seen apart."""
 CONFIG: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}
-
-
-def series(metrics: Sequence[Metric]) -> dict[str, Points]:
-    """Points by metric name, in order of step."""
-    found: dict[str, Points] = {}
-    for metric in metrics:
-        found.setdefault(metric.name, []).append((metric.step, metric.value))
-    for points in found.values():
-        points.sort()
-    return found
-
-
-def smooth(points: Points, weight: float = 0.85) -> Points:
-    """Exponential moving average with the start-up bias taken out (as in Adam, Kingma and Ba 2015, section 3)."""
-    average, total, smoothed = 0.0, 0.0, []
-    for step, value in points:
-        average = weight * average + (1 - weight) * value
-        total = weight * total + (1 - weight)
-        smoothed.append((step, average / total))
-    return smoothed
 
 
 def loss_figure(found: Mapping[str, Points]) -> go.Figure:

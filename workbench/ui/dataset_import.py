@@ -19,6 +19,7 @@ from workbench.settings import typed_path
 from workbench.store.drafts import drop_draft, load_draft, save_draft
 from workbench.ui.dataset_page import show_payload
 from workbench.ui.errors import show_problem, shown_errors
+from workbench.ui.import_fixing import kept_corrections, show_fixing
 from workbench.ui.inbox import SUFFIXES, clean_name, discard, guess_suffix, save_upload, sweep
 from workbench.ui.links import DATASETS, go_to
 from workbench.ui.runs import progress_bar, run_link
@@ -137,7 +138,7 @@ def _options() -> dict[str, Any]:
 
 
 def _show_preview(ws: Workspace, source: Path) -> None:
-    options = _options()
+    options = _options() | {"corrections": kept_corrections(ws, DRAFT)}
     try:
         preview = ws.preview_import(source, **options)
     except WorkbenchError as problem:
@@ -166,6 +167,7 @@ def _show_preview(ws: Workspace, source: Path) -> None:
         st.markdown("**As it would be stored**")
         _sample(preview)
     _problems(preview)
+    show_fixing(ws, preview, DRAFT)
     if preview.kind is not None:
         _launch(ws, source, preview, options)
 

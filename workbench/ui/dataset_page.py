@@ -163,7 +163,8 @@ def _text(messages: Sequence[Message], role: str) -> str:
 
 def show_row(ws: Workspace, row: Row) -> None:
     """One row: its turns, what was kept beside them, and its tokens."""
-    left, right = st.columns(2)
+    # Two sides of tokens beside each other need the page's whole width.
+    left, right = (st.container(), st.container()) if isinstance(row.payload, Preference) else st.columns(2)
     with left:
         show_payload(row.payload)
         if row.payload.meta:

@@ -10,7 +10,7 @@ import streamlit as st
 from workbench.api import Workspace
 from workbench.records import RunConfig
 from workbench.store.datasets import get_version
-from workbench.training.configs import SFTConfig
+from workbench.training.configs import TrainingConfig
 from workbench.ui.inspector import model_renderer
 from workbench.ui.text import count, plain
 
@@ -31,7 +31,7 @@ def show_gates(ws: Workspace, config: RunConfig) -> bool:
     Returns:
         Whether the run may start: no hard finding, or the checks were left to the run, which makes them in any case.
     """
-    if not isinstance(config, SFTConfig):
+    if not isinstance(config, TrainingConfig):
         st.caption("The run checks the rows before it trains.")
         return True
     from workbench.training.rows import resolve_inputs
@@ -44,6 +44,8 @@ def show_gates(ws: Workspace, config: RunConfig) -> bool:
         inputs.held_out_version_id,
         str(config.held_out),
         config.max_length,
+        str(getattr(config, "max_answer_tokens", "")),
+        config.dataset_kinds,
         config.seed,
         inputs.model_id,
     )
@@ -70,10 +72,10 @@ def show_gates(ws: Workspace, config: RunConfig) -> bool:
 
 
 @st.cache_data(show_spinner="Checking the rows", max_entries=20)
-def _findings(_ws: Workspace, _config: SFTConfig, asked: tuple[object, ...]) -> list[Finding]:
-    from workbench.training.rows import check_gates, resolve_inputs, split_rows
+def _findings(_ws: Workspace, _config: TrainingConfig, asked: tuple[object, ...]) -> list[Finding]:
+    from workbench.training.rows import check_method, resolve_inputs, split_rows
 
     inputs = resolve_inputs(_ws.store, _config)
     train, held_out = split_rows(_ws.store, _config, inputs)
     renderer = model_renderer(_ws.model(inputs.model_id))
-    return check_gates(train, held_out, renderer, max_length=_config.max_length)
+    return check_method(_config, train, held_out, renderer)

@@ -1,7 +1,6 @@
 """The token inspector: what a model would see of a row, and which tokens it would learn.
 
-The renderer is the one that training uses, so what is shown is what is trained. Chips are HTML of our own; token text
-is escaped and stands in no attribute.
+The renderer is the one that training uses, so what is shown is what is trained.
 """
 
 from __future__ import annotations
@@ -13,20 +12,15 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.records import Model, Payload
-from workbench.ui.text import count, escape_html, plain
+from workbench.notebook.tokens import chips_html
+from workbench.records import Model, Payload, Preference
+from workbench.ui.text import count, plain
 
 if TYPE_CHECKING:
     from workbench.datasets.inspecting import InspectedRow
-    from workbench.datasets.render import Chip, Renderer
+    from workbench.datasets.render import Renderer
 
 MOST_CHIPS = 3000
-# Translucent fills hold on the light and on the dark background; the text keeps the theme's colour.
-CHIP = "display:inline-block;margin:1px;padding:0 4px;border-radius:4px;white-space:pre;"
-CONTEXT = CHIP + "background:rgba(128,140,140,0.16);"
-LEARNED = CHIP + "background:rgba(16,158,140,0.34);"
-SPECIAL = "border:1px dashed rgba(128,140,140,0.9);font-weight:600;"
-FLOW = "font-family:monospace;font-size:0.85rem;line-height:1.75;overflow-wrap:anywhere;"
 
 
 def show_inspector(ws: Workspace, payload: Payload) -> None:
@@ -45,7 +39,11 @@ def show_inspector(ws: Workspace, payload: Payload) -> None:
     )
     from workbench.datasets.inspecting import inspect_payload
 
-    for row in inspect_payload(payload, model_renderer(model)):
+    rows = inspect_payload(payload, model_renderer(model))
+    if isinstance(payload, Preference):
+        _show_sides(rows)
+        return
+    for row in rows:
         _show_row(row)
 
 
@@ -59,6 +57,18 @@ def _load(path: str, digest: str) -> Renderer:
     from workbench.datasets.render import load_renderer
 
     return load_renderer(Path(path))
+
+
+def _show_sides(rows: Sequence[InspectedRow]) -> None:
+    """Both sides of a preference beside each other."""
+    chosen, rejected = rows
+    if chosen.chips == rejected.chips:
+        st.warning(
+            "Both sides are the same to this model: nothing can be learned from the row.", icon=":material/info:"
+        )
+    for row, column in zip(rows, st.columns(2, gap="small"), strict=True):
+        with column:
+            _show_row(row)
 
 
 def _show_row(row: InspectedRow) -> None:
@@ -76,14 +86,3 @@ def _show_row(row: InspectedRow) -> None:
         st.html(chips_html(row.chips[:MOST_CHIPS]))
         if row.tokens > MOST_CHIPS:
             st.caption(f"The first {MOST_CHIPS:,} of {row.tokens:,} tokens.")
-
-
-def chips_html(chips: Sequence[Chip]) -> str:
-    """Tokens as inline boxes; a token that ends a line is followed by a line break."""
-    parts = []
-    for chip in chips:
-        style = (LEARNED if chip.supervised else CONTEXT) + (SPECIAL if chip.special else "")
-        parts.append(f'<span style="{style}">{escape_html(chip.shown)}</span>')
-        if "\n" in chip.text:
-            parts.append("<br>")
-    return f'<div style="{FLOW}">{"".join(parts)}</div>'

@@ -32,6 +32,7 @@ DEMO = f"{PAGES}/share/demo.py"
 LINEAGE = f"{PAGES}/share/lineage.py"
 RANK = f"{PAGES}/rank/rank.py"
 LEADERBOARD = f"{PAGES}/rank/leaderboard.py"
+REWARD = f"{PAGES}/evaluate/reward.py"
 
 
 class PageEntry(NamedTuple):
@@ -62,6 +63,11 @@ SECTIONS: dict[str, tuple[PageEntry, ...]] = {
     "Rank": (
         PageEntry(RANK, "Rank", "social_leaderboard", "rank", "Put answers in order, blind and by keyboard."),
         PageEntry(LEADERBOARD, "Leaderboard", "leaderboard", "leaderboard", "What the rankings say so far."),
+    ),
+    "Evaluate": (
+        PageEntry(
+            REWARD, "Reward", "military_tech", "reward", "What reward models learned, and how far to trust them."
+        ),
     ),
     "Share": (
         PageEntry(EXPORT, "Export", "ios_share", "export", "Put a variant into a form others can use, and check it."),

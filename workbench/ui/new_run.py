@@ -22,6 +22,7 @@ from workbench.ui.links import DATASETS, RANK, RUNS, go_to, link_to
 from workbench.ui.run_details import show_snippets
 from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, KIND_PARAM, RUN_PARAM, new_run_draft
 from workbench.ui.text import plain
+from workbench.ui.version_choice import choose_version, split_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,16 +128,20 @@ def _known_fields(config_class: type[TrainingConfig], draft: object) -> dict[str
 
 
 def _data_and_model(ws: Workspace, config_class: type[TrainingConfig], key: str) -> dict[str, Any]:
-    fields, values = config_class.model_fields, {}
+    fields = config_class.model_fields
+    values: dict[str, Any] = {}
     names = _learnable(ws, config_class.dataset_kinds)
     models = ws.models()
     grid = st.grid(2, min_column_width=200)
     if "dataset" in fields:
         with grid.cell(column_span="all"):
-            values["dataset"] = _choice(
-                "Dataset", names, f"{key}.dataset", given_value(key, config_class, "dataset"), _dataset_label(ws),
-                help=fields["dataset"].description,
-            )  # fmt: skip
+            asked, number = split_reference(ws, given_value(key, config_class, "dataset"), names)
+            fresh = f"{key}.dataset" not in st.session_state
+            chosen = _choice(
+                "Dataset", names, f"{key}.dataset", asked, _dataset_label(ws), help=fields["dataset"].description
+            )
+            start = number if fresh and chosen == asked else None
+            values["dataset"] = choose_version(ws, str(chosen), key=f"{key}.version.{chosen}", start=start)
     with grid:
         if "model" in fields:
             labels = {item.id: item.name for item in models}
@@ -157,6 +162,7 @@ def _data_and_model(ws: Workspace, config_class: type[TrainingConfig], key: str)
                 help=fields["name"].description, persist_state="session",
             )  # fmt: skip
         if "adapter" in fields:
+            on = "Start from" if "on_top" in fields else "Go on from"
             adapters = {
                 item.id: item.name
                 for item in ws.variants()
@@ -164,7 +170,7 @@ def _data_and_model(ws: Workspace, config_class: type[TrainingConfig], key: str)
             }
             values["adapter"] = _choice(
                 "Adapter", [None, *adapters], f"{key}.adapter", given_value(key, config_class, "adapter"),
-                lambda name: "A new one" if name is None else f"Go on from {adapters.get(name, name)}",
+                lambda name: "A new one" if name is None else f"{on} {adapters.get(name, name)}",
                 help=fields["adapter"].description,
             )  # fmt: skip
     if "preset" in fields:

@@ -210,7 +210,9 @@ def _from_file(ws: Workspace) -> None:
         "or the rankings of another workbench."
     )
     upload = st.file_uploader("File", type=FILE_TYPES, key=f"{FORM}.file")
-    name = st.text_input("Name", "" if upload is None else upload.name.partition(".")[0], key=f"{FORM}.file_name")
+    # Another file is another field, so that each offers its own name.
+    stem = "" if upload is None else upload.name.partition(".")[0]
+    name = st.text_input("Name", stem, key=f"{FORM}.file_name.{stem}")
     if (
         st.button("Import", type="primary", icon=":material/upload:", disabled=upload is None, key=f"{FORM}.import")
         and upload is not None

@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
+from pydantic import Field, ValidationError
 
 from workbench.api import Workspace
 from workbench.errors import WorkbenchError
-from workbench.preferences.queues import blind_items
+from workbench.preferences.queues import blind_items, leak_sentence
 from workbench.preferences.ratings import PairRate, rate_pairs
 from workbench.preferences.votes import compare_variants, read_votes
-from workbench.records import RankItem, RankQueue, digest
-from workbench.store import rank_window, rankings
+from workbench.records import RankItem, RankQueue, Record, digest
+from workbench.store import rankings
+from workbench.store.drafts import drop_draft, load_draft, save_draft
 from workbench.ui.errors import shown_errors
 from workbench.ui.text import count
 
@@ -35,6 +37,34 @@ _FOLDER = Path(__file__).with_name("rank_component")
 _VOTE_FIELDS = ("shown", "tiers", "unusable", "all_bad", "skipped", "confidence", "comment", "edited", "seconds")
 
 
+class Act(Record):
+    """One thing a rater did on an item, as `keys.js` knows them."""
+
+    do: Literal["put", "bad-answer", "tie", "mark", "all-bad"]
+    """What."""
+    at: int | None = Field(default=None, ge=0, le=8)
+    """Number of the answer, from 0."""
+
+
+class HalfRanking(Record):
+    """What there is of a ranking before it is submitted."""
+
+    slot: str = Field(max_length=120)
+    """The item in its display order."""
+    at: float = Field(ge=0, allow_inf_nan=False)
+    """When it was told, in milliseconds since the epoch, by the browser's clock."""
+    acts: tuple[Act, ...] = Field(max_length=500)
+    """What the rater did, in order."""
+    comment: str = Field(max_length=2000)
+    """The rater's words."""
+    confidence: int | None = Field(ge=1, le=5)
+    """How sure the rater is."""
+    edited: str | None = Field(max_length=100_000)
+    """The rater's better version of the best answer."""
+    spent: float = Field(ge=0, allow_inf_nan=False)
+    """Seconds so far."""
+
+
 @dataclass
 class DeskMemory:
     """What a session's desk remembers between two submissions, so that nothing is done or read twice."""
@@ -43,6 +73,8 @@ class DeskMemory:
     """What came of the entries that are in the browser's outbox, by nonce."""
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Items as the browser has them, by slot: item and display order."""
+    draft: tuple[str, dict[str, Any] | None] | None = None
+    """Key and content of the half ranking as the store has it."""
 
 
 @cache
@@ -105,6 +137,7 @@ def serve_desk(
         "items": [],
         "history": [],
         "held_by_others": False,
+        "draft": None,
         "problem": "",
     }
     named = fixed_rater or str(sent.get("rater") or "")
@@ -120,7 +153,32 @@ def serve_desk(
         known = memory.settled.get(nonce)
         results[nonce] = do_entry(ws, rater, entry) if known is None else known
     memory.settled = results
-    return data | {"rater": rater, "results": results} | _window(ws, queue, rater, memory)
+    draft = _keep_half(ws, f"rank.half.{queue.id}.{digest(rater)}", sent, memory)
+    return data | {"rater": rater, "results": results, "draft": draft} | _window(ws, queue, rater, memory)
+
+
+def _keep_half(ws: Workspace, key: str, sent: Mapping[str, Any], memory: DeskMemory) -> dict[str, Any] | None:
+    """Keep what there is of a ranking that is not submitted, so that it is there in another browser, too.
+
+    Returns:
+        The half ranking as it was before, for a desk that has just been opened.
+    """
+    found = None
+    if memory.draft is None or memory.draft[0] != key:
+        found = load_draft(ws.store, key)
+        memory.draft = key, found
+    if "draft" not in sent:
+        return found
+    try:
+        half = None if sent["draft"] is None else HalfRanking.model_validate(sent["draft"]).model_dump(mode="json")
+    except ValidationError:
+        return found  # only a convenience: what is no half ranking is not worth a word to the rater
+    if half is None and memory.draft[1] is not None:
+        drop_draft(ws.store, key)
+    elif half is not None and half != memory.draft[1]:
+        save_draft(ws.store, key, half)
+    memory.draft = key, half
+    return found
 
 
 def do_entry(ws: Workspace, rater: str, entry: Mapping[str, Any]) -> str:
@@ -132,7 +190,7 @@ def do_entry(ws: Workspace, rater: str, entry: Mapping[str, Any]) -> str:
     nonce = str(entry.get("nonce"))
     try:
         if entry.get("kind") == "undo":
-            rank_window.undo_ranking(ws.store, rater, str(entry.get("target")))
+            rankings.undo_ranking(ws.store, rater, str(entry.get("target")))
         else:
             fields = {name: entry[name] for name in _VOTE_FIELDS if name in entry}
             rankings.submit_ranking(ws.store, str(entry.get("item")), rater, nonce=nonce, **fields)
@@ -144,8 +202,8 @@ def do_entry(ws: Workspace, rater: str, entry: Mapping[str, Any]) -> str:
 
 
 def _window(ws: Workspace, queue: RankQueue, rater: str, memory: DeskMemory) -> dict[str, Any]:
-    handed = rank_window.next_items(ws.store, queue.id, rater, WINDOW)
-    votes = rank_window.last_votes(ws.store, queue.id, rater, BACK)
+    handed = rankings.next_items(ws.store, queue.id, rater, WINDOW)
+    votes = rankings.last_votes(ws.store, queue.id, rater, BACK)
     progress = rankings.queue_progress(ws.store, queue.id, rater)
     pairs = [(each.item, each.shown) for each in handed] + [(item, ranking.shown) for ranking, item in votes]
     memory.views = _views(ws, pairs, memory.views)
@@ -156,7 +214,7 @@ def _window(ws: Workspace, queue: RankQueue, rater: str, memory: DeskMemory) -> 
         ],
         "progress": {"mine": progress.mine + progress.skipped, "left": progress.left},
         "needed": _needed(ws, str(ws.settings.home), queue.id, progress.votes // NEEDED_EVERY),
-        "held_by_others": not handed and rank_window.others_hold(ws.store, queue.id, rater),
+        "held_by_others": not handed and rankings.others_hold(ws.store, queue.id, rater),
     }
 
 
@@ -198,15 +256,6 @@ def needed_sentence(pairs: Sequence[PairRate]) -> str:
     if not missing:
         return "Not distinguishable yet"
     return f"Not distinguishable yet: about {count(min(missing), 'more vote')} needed"
-
-
-def leak_sentence(letters: Sequence[str]) -> str:
-    """The warning about answers that tell who wrote them; empty where none does."""
-    if not letters:
-        return ""
-    who = "Answer " + letters[0] if len(letters) == 1 else "Answers " + ", ".join(letters)
-    tells = "tells" if len(letters) == 1 else "tell"
-    return f"{who} {tells} who may have written it. Judge what is said, not who says it."
 
 
 def _sentence(error: WorkbenchError) -> str:

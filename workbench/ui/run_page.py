@@ -1,6 +1,7 @@
 """One run: what it does now, its charts, answers, settings, log, and how it compares with others.
 
-Only what moves while the run is at work stands in a fragment with a timer; the timer ends with the run.
+Only what moves while the run is at work stands in a fragment with a timer; the timer ends with the run. One that could
+be resumed elsewhere is looked at now and then.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from workbench.ui.links import (
     link_to,
     variants_query,
 )
+from workbench.ui.run_charts import CHARTS, FIGURES, show_charts, show_figures, show_held_out_answers, show_warnings
 from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
 from workbench.ui.runs import compare_pair, kind_name, progress_bar, show_queue, state_badge, took
@@ -38,6 +40,8 @@ from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
 
 TRAINING = tuple(kind.name for kind in training_kinds())
+RESUME_LOOK_S = 10.0
+"""Seconds between looks at a run that has ended and could go on."""
 
 
 def show_run(ws: Workspace, run_id: str) -> None:
@@ -56,11 +60,20 @@ def show_run(ws: Workspace, run_id: str) -> None:
     _actions(ws, run)
     _failure(run)
     _live(run, _status, ws, run.id, run.state)
+    if run.state.resumable:
+        st.fragment(run_every=RESUME_LOOK_S)(_watch_for_resume)(ws, run.id, run.state)
     _tabs(ws, run)
 
 
 def _live(run: Run, body: Callable[..., None], *args: object) -> None:
     st.fragment(run_every=1.5 if run.state.active else None)(body)(*args)
+
+
+def _watch_for_resume(ws: Workspace, run_id: str, known: RunState) -> None:
+    """Notice, now and then, that an ended run goes on because somebody resumed it elsewhere."""
+    with shown_errors():
+        if ws.run(run_id).state is not known:
+            st.rerun()
 
 
 def _actions(ws: Workspace, run: Run) -> None:
@@ -123,7 +136,10 @@ def _status(ws: Workspace, run_id: str, known: RunState) -> None:
         elif run.state.active:
             progress_bar(run)
             show_queue(ws, run)
-        if run.kind in TRAINING:
+        show_warnings(run)
+        if run.kind in FIGURES:
+            show_figures(ws, run)
+        elif run.kind in TRAINING:
             _figures(ws, run)
 
 
@@ -152,9 +168,12 @@ def _tabs(ws: Workspace, run: Run) -> None:
     if run.kind == "tour":
         bodies["Findings"] = lambda: _tour(ws, run)
     if run.kind in TRAINING:
-        bodies["Charts"] = lambda: _live(run, _charts, ws, run.id)
+        bodies["Charts"] = lambda: _live(run, _charts, ws, run.id, run.kind)
         bodies["Sample answers"] = lambda: _live(run, _samples, ws, run.id)
-        bodies["Held-out rows"] = lambda: show_held_out_rows(ws, run)
+        if run.kind in FIGURES:
+            bodies["Held-out answers"] = lambda: show_held_out_answers(ws, run)
+        else:
+            bodies["Held-out rows"] = lambda: show_held_out_rows(ws, run)
         bodies["Compare"] = lambda: show_comparison(ws, run)
     bodies["Settings"] = lambda: show_settings(run)
     bodies["Log"] = lambda: _live(run, show_log, ws, run.id)
@@ -178,11 +197,14 @@ def _tour(ws: Workspace, run: Run) -> None:
         show_parts(ws, run)
 
 
-def _charts(ws: Workspace, run_id: str) -> None:
+def _charts(ws: Workspace, run_id: str, kind: str) -> None:
     with shown_errors():
         found = charts.series(ws.metrics(run_id, most=charts.MOST_POINTS))
         if not found:
             st.caption("No step has been measured yet. The first one comes after the model is loaded.")
+            return
+        if kind in CHARTS:
+            show_charts(found, kind)
             return
         charts.show(charts.loss_figure(found), key="run.chart.loss", alt="Train and held-out loss over steps")
         with st.grid(3, min_column_width=230):

@@ -6,6 +6,7 @@
 
 const RESEND_MS = 6000;
 const LOOK_AGAIN_MS = 8000;
+const QUIET_MS = 1200; // without a key, after which a half ranking is told to the server
 const SKIP_REASONS = ["I do not understand the prompt", "I do not know the subject", "Too alike to tell", "Something is broken"];
 
 function make(tag, options = {}, ...children) {
@@ -38,6 +39,8 @@ class Desk {
     this.sentSeq = 0;
     this.sentAt = 0;
     this.note = "";
+    this.changedAt = 0; // when the half ranking last changed without the server knowing
+    this.kept = null; // the half ranking that the server had at the beginning, perhaps of another browser
     this.skipping = false;
     this.onKey = (event) => this.hear(event);
     window.addEventListener("keydown", this.onKey, true);
@@ -67,6 +70,7 @@ class Desk {
     if (!before || before.queue !== data.queue || before.rater !== data.rater) {
       this.outbox = new Outbox(data.queue, data.rater);
       this.drafts = new Drafts(data.queue, data.rater);
+      this.kept = data.draft;
       this.item = null;
       this.voted = [];
     }
@@ -106,7 +110,12 @@ class Desk {
     this.sentSeq = stamp();
     this.sentAt = Date.now();
     const name = rater ?? this.data.rater;
-    this.send({ seq: this.sentSeq, rater: name, queue: this.data.queue, entries: this.outbox && this.data.rater ? this.outbox.all() : [] });
+    const told = { seq: this.sentSeq, rater: name, queue: this.data.queue, entries: this.outbox && this.data.rater ? this.outbox.all() : [] };
+    if (this.data.rater && name === this.data.rater) {
+      told.draft = this.halfRanking();
+      this.changedAt = 0;
+    }
+    this.send(told);
   }
 
   submit(entry) {
@@ -119,6 +128,7 @@ class Desk {
     if (!this.data || !this.data.rater || !this.send) return;
     const waited = Date.now() - this.sentAt;
     if (this.sentAt ? waited > RESEND_MS : this.outbox.all().length > 0) this.tell();
+    else if (this.changedAt && !this.sentAt && Date.now() - this.changedAt > QUIET_MS) this.tell();
     else if (!this.item && this.data.held_by_others && Date.now() - (this.lookedAt ?? 0) > LOOK_AGAIN_MS) {
       this.lookedAt = Date.now();
       this.tell();
@@ -136,7 +146,10 @@ class Desk {
     this.item = item;
     this.skipping = false;
     if (!item) return;
-    const draft = this.drafts.load(item.slot) ?? {};
+    const here = this.drafts.load(item.slot);
+    const there = this.kept?.slot === item.slot ? this.kept : null;
+    const draft = (there && there.at > (here?.at ?? 0) ? there : here) ?? {};
+    if (there) this.kept = null;
     this.acts = draft.acts ?? [];
     this.comment = draft.comment ?? "";
     this.confidence = draft.confidence ?? null;
@@ -148,10 +161,18 @@ class Desk {
 
   saveDraft() {
     if (!this.item) return;
+    this.changedAt = Date.now();
+    const half = this.halfRanking();
+    if (half) this.drafts.save(this.item.slot, half);
+    else this.drafts.drop(this.item.slot);
+  }
+
+  // What there is of a ranking that is not submitted; null where there is nothing.
+  halfRanking() {
+    if (!this.item) return null;
     const { acts, comment, confidence, edited } = this;
-    const empty = !acts.length && !comment && confidence === null && edited === null;
-    if (empty) this.drafts.drop(this.item.slot);
-    else this.drafts.save(this.item.slot, { acts, comment, confidence, edited, spent: this.spentSeconds() });
+    if (!acts.length && !comment && confidence === null && edited === null) return null;
+    return { slot: this.item.slot, at: Date.now(), acts, comment, confidence, edited, spent: this.spentSeconds() };
   }
 
   spentSeconds() {

@@ -1,0 +1,472 @@
+import json
+import math
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny
+from pydantic import ValidationError
+
+from tests.preferences.voting import make_queue, rank
+from workbench.datasets.versions import iter_rows, write_version
+from workbench.errors import DataProblem, RunProblem, Stopped, UsageError
+from workbench.job import RecordingJob
+from workbench.preferences.pairs import build_preferences, iter_labels, load_ranked
+from workbench.records import Message, Preference
+from workbench.settings import get_settings
+from workbench.store import rankings as rank_store
+from workbench.store.datasets import create_dataset, find_version, get_version
+from workbench.store.runs import add_run
+from workbench.training import kto
+from workbench.training.labels import Label, pair_labels, ranking_labels, render_labels
+from workbench.training.pairs import plan_sequences
+from workbench.training.preference_configs import KTOConfig
+
+WORDS = "red green blue the sea is wide and wind sings over one two three four five".split()
+
+
+def say(role, text):
+    return (Message(role=role, content=text),)
+
+
+def make_preferences(count):
+    made = []
+    for number in range(count):
+        question = " ".join(WORDS[(number * 3 + k) % len(WORDS)] for k in range(2 + number % 5))
+        made.append(
+            Preference(
+                prompt=say("user", f"{number} {question}"),
+                chosen=say("assistant", " ".join(["one two three"] * (1 + number % 2))),
+                rejected=say("assistant", " ".join(["five four three"] * (1 + number % 3))),
+            )
+        )
+    return made
+
+
+@pytest.fixture
+def settings(home, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_THREADS", "1")
+    get_settings.cache_clear()
+    return get_settings()
+
+
+@pytest.fixture
+def model(store, tmp_path):
+    return tiny.register_model(store, tiny.make_model(tmp_path / "base"))
+
+
+@pytest.fixture
+def preferences(store):
+    made = make_preferences(20)
+    write_version(store, create_dataset(store, "pairs", "preferences").id, made[:16])
+    write_version(store, create_dataset(store, "apart", "preferences").id, made[16:])
+    return made
+
+
+def new_job(store, folder, run_id="run_test", stop_after=None):
+    add_run(store, kind="kto", name=run_id, slot="train", spec={}, run_id=run_id)
+    return RecordingJob(store, folder, run_id=run_id, stop_after=stop_after)
+
+
+def config(**changes):
+    values = {
+        "dataset": "pairs",
+        "held_out": "apart",
+        "model": "tiny",
+        "preset": "custom",
+        "epochs": 3,
+        "learning_rate": 5e-3,
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "tokens_per_batch": 256,
+        "seed": 7,
+    }
+    return KTOConfig(**(values | changes))
+
+
+def series(job, name):
+    return {step: value for step, key, value in job.points if key == name}
+
+
+def adapter_weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def renderer_of(model):
+    from workbench.datasets.render import load_renderer
+
+    return load_renderer(model.path)
+
+
+def rendered(store, model):
+    rows = iter_rows(store, find_version(store, "pairs")[1])
+    return render_labels(pair_labels(rows), renderer_of(model), max_length=1024).answers
+
+
+def read_answers(model, answers):
+    """(prompt's last word, answer, label) as people read them."""
+    renderer = renderer_of(model)
+    return {
+        (
+            renderer.decode(answer.row.ids[: answer.start]).split("\n")[1].strip(),
+            renderer.decode(answer.row.ids[answer.start :]).strip(),
+            answer.desirable,
+        )
+        for answer in answers
+    }
+
+
+# ---- learning ----
+
+
+def test_good_answers_rise_above_bad_ones_and_a_variant_is_entered(store, model, preferences, tmp_path):
+    job = new_job(store, tmp_path / "run")
+    result = kto.train_kto(config(sample_prompts=("red green",)), job)
+    steps = result["steps"]
+    assert (result["answers"], result["desirable"]) == (32, 16)
+    for name in ("loss", "kl", "reward_margin", "reward_chosen", "reward_rejected", "logp_chosen", "logp_rejected"):
+        assert series(job, name), name
+    margins = series(job, "eval_reward_margin")
+    assert margins[0] == pytest.approx(0, abs=1e-4) and margins[steps] > 0.5
+    assert series(job, "eval_loss")[0] == pytest.approx(0.5, abs=1e-5)
+    assert series(job, "loss")[1] == pytest.approx(0.5, abs=1e-5)
+    assert series(job, "kl")[1] == pytest.approx(0, abs=1e-5) and all(
+        value >= 0 for value in series(job, "kl").values()
+    )
+    assert result["eval_loss"] == pytest.approx(series(job, "eval_loss")[steps]) and result["eval_loss"] < 0.45
+    assert series(job, "answers")[steps] == 3 * 32
+    assert {step for step, *_ in job.samples} >= {0, steps}
+    entries = [json.loads(line) for line in (job.folder / "held_out_rows.jsonl").read_text().splitlines()]
+    assert len(entries) == 8 and sum(entry["good"] for entry in entries) == 4
+
+
+def test_what_the_trainer_is_fed_is_what_render_gives(store, model, preferences, tmp_path, monkeypatch):
+    seen, crossed = Counter(), []
+    real = kto.trainer_class()
+
+    def rows_of(inputs, prefix):
+        for ids, mask, labels in zip(
+            *(inputs[prefix + key] for key in ("input_ids", "attention_mask", "labels")), strict=True
+        ):
+            length = int(mask.sum())
+            assert mask[:length].all() and (labels[length:] == -100).all()
+            yield tuple(ids[:length].tolist()), tuple(labels[:length].tolist())
+
+    class Spy(real):
+        def training_step(self, model, inputs, *args, **kwargs):
+            own = list(rows_of(inputs, ""))
+            for row, good in zip(own, inputs["desirable"].tolist(), strict=True):
+                seen[row, good] += 1
+            crossed.append((own, list(rows_of(inputs, "mismatched_"))))
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(kto, "trainer_class", lambda: Spy)
+    kto.train_kto(config(epochs=2), new_job(store, tmp_path / "run"))
+    renderer = renderer_of(model)
+    expected = Counter()
+    for each in preferences[:16]:
+        for answer, good in ((each.chosen, True), (each.rejected, False)):
+            made = renderer.render_prompt_completion(each.prompt, answer)
+            expected[(made.ids, tuple(made.labels)), good] += 2
+    assert seen == expected
+    for own, others in crossed:
+        assert len(own) > 1
+        for place, (ids, labels) in enumerate(others):
+            mine, theirs = own[place], own[place - 1]
+            start = next(at for at, label in enumerate(mine[1]) if label != -100)
+            begins = next(at for at, label in enumerate(theirs[1]) if label != -100)
+            assert ids == mine[0][:start] + theirs[0][begins:]
+            assert labels == (-100,) * start + theirs[1][begins:]
+
+
+# ---- equality with TRL ----
+
+
+@pytest.fixture(scope="module")
+def trl_trainer(tmp_path_factory):
+    import torch
+    import trl
+    from datasets import Dataset
+    from datasets.utils.logging import disable_progress_bar
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    disable_progress_bar()
+    folder = tiny.make_model(tmp_path_factory.mktemp("trl") / "base")
+    table = Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": "red"}],
+                "completion": [{"role": "assistant", "content": text}],
+                "label": label,
+            }
+            for text, label in (("one", True), ("two three", False))
+        ]
+    )
+
+    def make(**settings):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = trl.KTOTrainer(
+                model=AutoModelForCausalLM.from_pretrained(folder),
+                args=trl.KTOConfig(
+                    output_dir=str(tmp_path_factory.mktemp("out")), report_to="none", use_cpu=True, bf16=False,
+                    gradient_checkpointing=False, per_device_train_batch_size=2, **settings,
+                ),
+                train_dataset=table,
+                processing_class=AutoTokenizer.from_pretrained(folder),
+                peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
+            )  # fmt: skip
+        torch.manual_seed(3)
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.data.normal_(0, 0.1)
+        return trainer
+
+    return make
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_the_loss_its_baseline_and_its_gradients_are_trls_on_the_same_batch(
+    store, model, preferences, tmp_path, trl_trainer, seed
+):
+    import random
+
+    import torch
+
+    answers = list(rendered(store, model))
+    random.Random(seed).shuffle(answers)
+    answers = answers[:7]
+    how = {"beta": 0.3, "desirable_weight": 1.2, "undesirable_weight": 0.7}
+    theirs, asked = trl_trainer(**how), config(**how)
+    plan = plan_sequences(asked, [[answer.row] for answer in answers])
+    job = new_job(store, tmp_path / "run")
+    ours = kto.build_preference_trainer(kto.trainer_class(), asked, job, model, None, plan)
+    ours.config = asked
+    assert ours.fast
+    batches = kto.AnswerBatches(answers, [tuple(range(7))], 1024)
+    batches.reference = kto.reference_logps(
+        job, ours.model, batches.lengths(), batches.sequence, tokens_per_batch=512, fast=True
+    )
+    their_state = theirs.model.state_dict()
+    for name, weight in ours.model.state_dict().items():
+        weight.copy_(their_state[name])
+    batch = batches.collate(range(7))
+    fed = {"label": batch["desirable"]}
+    for prefix, name in (("", ""), ("mismatched_", "KL_")):
+        for key in ("input_ids", "attention_mask"):
+            fed[name + key] = batch[prefix + key]
+        fed[f"{name}completion_mask"] = (batch[f"{prefix}labels"] != -100).long()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        their_loss = theirs.compute_loss(theirs.model, fed)
+    ours.good, ours.bad, ours.step_weight = int(batch["desirable"].sum()), int((~batch["desirable"]).sum()), 7.0
+    our_loss = ours.compute_loss(ours.model, batch)
+    assert abs(float(our_loss.detach()) - float(their_loss.detach())) <= 1e-5
+    their_loss.backward()
+    our_loss.backward()
+    slopes = {name: weight.grad for name, weight in theirs.model.named_parameters() if weight.requires_grad}
+    for name, weight in ours.model.named_parameters():
+        if weight.requires_grad:
+            assert torch.allclose(weight.grad, slopes[name], atol=1e-5), name
+    told = {name: values[-1] for name, values in theirs._metrics["train"].items()}
+    for our_name, their_name in {
+        "kl": "kl",
+        "reward_margin": "rewards/margins",
+        "reward_chosen": "rewards/chosen",
+        "reward_rejected": "rewards/rejected",
+        "logp_chosen": "logps/chosen",
+        "logp_rejected": "logps/rejected",
+    }.items():
+        assert (our_name in ours._noted) == (their_name in told)  # a batch may hold only good or only bad answers
+        if their_name in told:
+            assert ours._noted[our_name] / 7 == pytest.approx(told[their_name], abs=1e-4), our_name
+
+
+def test_mismatched_answers_are_paired_as_trl_pairs_them(trl_trainer):
+    rows = trl_trainer().train_dataset
+    assert kto.partners([4, 8, 6], 9) == [6, 4, 8]
+    assert rows["KL_completion_ids"][:2] == [rows["completion_ids"][1], rows["completion_ids"][0]]
+    assert kto.partners([8], 9) == [0] and kto.partners([3], 9) == [4]
+
+
+def test_the_baseline_is_never_below_nothing_and_bad_answers_mirror_good_ones():
+    import torch
+
+    ratios = torch.tensor([0.5, 0.5, -2.0])
+    good = torch.tensor([True, False, False])
+    found = kto.kto_losses(ratios, good, torch.tensor(0.5), beta=1.0, desirable_weight=2.0)
+    assert found.tolist() == pytest.approx([2 * 0.5, 0.5, 1 / (1 + math.exp(2.5))])
+
+
+# ---- labels ----
+
+
+def labels_of(*said):
+    return [
+        Label(source=source, row_id="", prompt=say("user", prompt), answer=say("assistant", text), good=good)
+        for source, prompt, text, good in said
+    ]
+
+
+def test_an_answer_to_a_prompt_counts_once_and_the_middle_of_a_ranking_says_nothing(store, model):
+    three = [("rk", "q", "a", True), ("rk", "q", "b", False), ("rk", "q", "a", True), ("rk", "q", "c", False),
+             ("rk", "q", "b", True), ("rk", "q", "c", False)]  # fmt: skip
+    found = render_labels(labels_of(*three), renderer_of(model), max_length=512)
+    assert read_answers(model, found.answers) == {("q", "a", True), ("q", "c", False)}
+    assert (found.contested, found.desirable) == (1, 1)
+    assert found.in_words() == "1 good and 1 bad answers (1 called good as often as bad left out)"
+    again = labels_of(*three, ("two", "q", "b", False), ("three", "q", "a", False), ("four", "q", "a", True))
+    more = render_labels(again, renderer_of(model), max_length=512)
+    assert read_answers(model, more.answers) == {("q", "a", True), ("q", "b", False), ("q", "c", False)}
+    even = labels_of(("one", "q", "a", True), ("two", "q", "a", False), ("two", "other", "a", False))
+    assert read_answers(model, render_labels(even, renderer_of(model), max_length=512).answers) == {
+        ("other", "a", False)
+    }
+
+
+def version_of_rankings(store):
+    """Twelve prompts ranked best to worst; then one all bad, and one with a rater's own version."""
+    queue = make_queue(store, prompts=14)
+    items = rank_store.list_items(store, [queue.id])
+    for item in items[:12]:
+        rank(store, item, [[0], [1], [2]])
+    rank(store, items[12], [], all_bad=True)
+    rank(store, items[13], [[0, 1, 2]], edited="mine is better")
+    return queue, items, build_preferences(store, [queue.name], "ranked", held_out=0.2)
+
+
+def test_rankings_bring_what_is_all_bad_and_what_raters_wrote(store, model, tmp_path):
+    queue, items, built = version_of_rankings(store)
+    rows = list(iter_rows(store, built.train))
+    found = ranking_labels(store, get_version(store, built.train.id), rows)
+    aside = ranking_labels(store, get_version(store, built.held_out.id), list(iter_rows(store, built.held_out)))
+    both = [*found, *aside]
+    assert sorted(label.answer[0].content for label in both if label.good) == ["mine is better"]
+    bad = [label for label in both if not label.good]
+    assert {label.prompt for label in bad} == {items[12].prompt} and len(bad) == len(items[12].completions)
+    assert all(label.row_id == "" and label.source.startswith("rk_") for label in both)
+    held = {row.payload.prompt for row in iter_rows(store, built.held_out)}
+    assert not held & {label.prompt for label in found}
+
+
+def test_a_version_and_what_its_rankings_add_say_what_the_rankings_say(store, model):
+    queue, _, _ = version_of_rankings(store)
+    whole = build_preferences(store, [queue.name], "whole", held_out=0.0)
+    rows = list(iter_rows(store, whole.train))
+    labels = [*pair_labels(rows), *ranking_labels(store, whole.train, rows)]
+    found = render_labels(labels, renderer_of(model), max_length=512)
+    expected = {
+        (each["prompt"][0]["content"], each["completion"][0]["content"], each["label"])
+        for each in iter_labels(load_ranked(store, [queue.name], held_out=0.0))
+    }
+    assert read_answers(model, found.answers) == expected
+    assert found.contested == 12  # the second of three, each time
+
+
+def test_what_rankings_add_is_pinned_at_the_first_start(store, model, tmp_path):
+    queue, items, _ = version_of_rankings(store)
+    asked = config(dataset="ranked", held_out=None, epochs=1)
+    job = new_job(store, tmp_path / "run", stop_after=1)
+    with pytest.raises(Stopped):
+        kto.train_kto(asked, job)
+    kept = (job.folder / "ranking_labels.jsonl").read_text()
+    assert kept
+    for item in items[:4]:
+        rank(store, item, [], rater="Eve", all_bad=True)
+    second = RecordingJob(store, job.folder)
+    result = kto.train_kto(asked, second)
+    assert (job.folder / "ranking_labels.jsonl").read_text() == kept
+    assert second.lines[0] == job.lines[0] or second.lines[1] == job.lines[1]
+    fresh = kto.train_kto(asked, new_job(store, tmp_path / "fresh", "run_fresh"))
+    assert fresh["answers"] - fresh["desirable"] != result["answers"] - result["desirable"]
+
+
+# ---- stopping and going on ----
+
+
+@pytest.mark.parametrize("on_top", [None, "stack"])
+def test_a_stopped_run_goes_on_exactly_as_if_it_had_not_been_stopped(store, model, preferences, tmp_path, on_top):
+    start = {}
+    if on_top:
+        made = tiny.make_adapter(Path(model.path), tmp_path / "sft", scale=0.1)
+        start = {"adapter": tiny.register_variant(store, model, made).name, "on_top": on_top}
+    settings = config(lora_dropout=0.1, gradient_accumulation_steps=2, eval_every=2, **start)
+    whole = new_job(store, tmp_path / "whole", "run_whole")
+    expected = kto.train_kto(settings, whole)
+    first = new_job(store, tmp_path / "cut", "run_cut", stop_after=3)
+    with pytest.raises(Stopped):
+        kto.train_kto(settings, first)
+    stopped_at = max(series(first, "loss"))
+    assert 1 < stopped_at < expected["steps"]
+    second = RecordingJob(store, first.folder, run_id="run_cut")
+    kto.train_kto(settings, second)
+    for name in ("loss", "kl", "reward_chosen"):
+        joined = series(first, name) | series(second, name)
+        assert joined == pytest.approx(series(whole, name), abs=1e-6), name
+    ours, theirs = adapter_weights(first.folder / "adapter"), adapter_weights(whole.folder / "adapter")
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        assert (weight - theirs[name]).abs().max() <= 1e-6, name
+
+
+def test_a_batch_of_one_row_borrows_its_neighbours_answer(store, model, preferences, tmp_path):
+    job = new_job(store, tmp_path / "run")
+    result = kto.train_kto(config(tokens_per_batch=32, max_steps=3, max_length=64), job)
+    assert result["steps"] == 3 and all(math.isfinite(value) for value in series(job, "loss").values())
+
+
+# ---- what cannot be learned from ----
+
+
+def write_pairs(store, rows, name="odd"):
+    write_version(store, create_dataset(store, name, "preferences").id, rows)
+    return name
+
+
+def test_ties_alone_are_refused(store, model, preferences, tmp_path):
+    first = preferences[0]
+    turned = first.model_copy(update={"chosen": first.rejected, "rejected": first.chosen})
+    name = write_pairs(store, [first, turned])
+    with pytest.raises(DataProblem, match="the other way round"):
+        kto.train_kto(config(dataset=name), new_job(store, tmp_path / "run"))
+    with pytest.raises(DataProblem, match=r"fewer than two answers.*2 called good as often as bad"):
+        kto.train_kto(config(dataset=name, overrule_gates=True), new_job(store, tmp_path / "b", "run_b"))
+
+
+def test_a_maximum_length_below_the_prompts_is_refused(store, model, preferences, tmp_path):
+    with pytest.raises(DataProblem, match="prompt that fills the maximum length"):
+        kto.train_kto(config(max_length=12), new_job(store, tmp_path / "run"))
+
+
+def test_good_and_bad_out_of_balance_are_told_with_weights_that_help(store, model, preferences, tmp_path):
+    rows = [
+        preferences[0].model_copy(update={"rejected": say("assistant", " ".join(WORDS[k : k + 3]))}) for k in range(6)
+    ]
+    job = new_job(store, tmp_path / "run")
+    kto.train_kto(config(dataset=write_pairs(store, rows), held_out=None, epochs=1), job)
+    (line,) = [line for line in job.lines if "0.17 to 1" in line]
+    assert "1 good and 6 bad" in line and "desirable_weight between 6.00 and 8.00" in line
+
+
+def test_what_does_not_hold_for_new_prompts_is_told(store, model, preferences, tmp_path):
+    turned = [each.model_copy(update={"chosen": each.rejected, "rejected": each.chosen}) for each in preferences[16:]]
+    job = new_job(store, tmp_path / "run")
+    kto.train_kto(config(held_out=write_pairs(store, turned, "turned")), job)
+    assert any("above the 0.500 of the model it started from" in line for line in job.lines)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_words(store, model, preferences, tmp_path, monkeypatch):
+    real = kto.kto_losses
+    monkeypatch.setattr(kto, "kto_losses", lambda *sides, **how: real(*sides, **how) * float("nan"))
+    with pytest.raises(RunProblem, match=r"no longer a number.*diverged.*learning_rate"):
+        kto.train_kto(config(held_out=None), new_job(store, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("values", [{"beta": 0}, {"desirable_weight": 0}, {"learning_rate": 1e9}, {"loss_type": "kto"}])
+def test_settings_out_of_bounds_are_refused(values):
+    with pytest.raises((ValidationError, UsageError)):
+        config(**values)

@@ -1,0 +1,306 @@
+"""The HTML of a run, a dataset, a comparison, an answered prompt set and a leaderboard, from records alone.
+
+Whatever a model or a person wrote is escaped and shown as text. A card is one `<div>` with inline styles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from workbench.datasets.inspecting import InspectedRow
+from workbench.evaluation.aggregate import AnswerGrid
+from workbench.evaluation.report_pieces import COLORS, as_words, date_text, escaped, mean_text, share_text
+from workbench.notebook.drawing import Line, interval_chart, line_chart
+from workbench.notebook.tokens import chips_html
+from workbench.preferences.leaderboard import Leaderboard
+from workbench.records import (
+    Completion,
+    Dataset,
+    Example,
+    Interval,
+    Message,
+    Metric,
+    Payload,
+    Preference,
+    Row,
+    Run,
+    RunState,
+    Version,
+)
+from workbench.runs.comparing import Comparison
+from workbench.runs.curves import series, smooth
+from workbench.runs.words import describe_progress, span
+
+HEAD_ROWS = 5
+"""Rows that a dataset shows."""
+GRID_ROWS = 5
+"""Prompts that an answered set shows."""
+MOST_LETTERS = 400
+"""Letters of a cell."""
+MOST_CHIPS = 1000
+"""Tokens of a row."""
+STATE_COLORS = {
+    RunState.QUEUED: "#6B7280",
+    RunState.STARTING: "#0284C7",
+    RunState.RUNNING: "#0284C7",
+    RunState.FINISHED: "#0D9488",
+    RunState.FAILED: "#DC2626",
+    RunState.STOPPED: "#B45309",
+    RunState.INTERRUPTED: "#B45309",
+}
+_CARD = (
+    "border:1px solid rgba(128,140,140,.4);border-radius:8px;padding:12px 14px;margin:4px 0;max-width:1100px;"
+    "font-size:13px;line-height:1.45"
+)
+_NOTE = "opacity:.7;font-size:12px"
+_TEXT = "white-space:pre-wrap;overflow-wrap:break-word;text-align:left"
+_CELL = f"{_TEXT};vertical-align:top;padding:4px 10px 4px 0;border-bottom:1px solid rgba(128,140,140,.25)"
+
+
+def run_card(run: Run, metrics: Sequence[Metric] = (), *, now: datetime | None = None, note: str = "") -> str:
+    """A run: state, how far it is, time left, charts of its losses or rewards, figures, and why it ended badly.
+
+    Args:
+        run: the run.
+        metrics: its points.
+        now: when this is looked at; told for a run that is at work.
+        note: a sentence to add.
+    """
+    color = STATE_COLORS[run.state]
+    badge = f"<span style='background:{color};color:#fff;border-radius:9px;padding:1px 9px'>{run.state.value}</span>"
+    parts = [_title(run.name, f"{badge} <span style='{_NOTE}'>{escaped(run.kind)} · {escaped(run.id)}</span>")]
+    if run.state.active:
+        parts.append(_progress(run))
+    elif run.started_at and run.ended_at:
+        parts.append(_noted(f"took {span((run.ended_at - run.started_at).total_seconds())}"))
+    if run.failure is not None and not run.state.active:
+        remedy = f" {run.failure.remedy}" if run.failure.remedy else ""
+        parts.append(f"<div style='color:{color};{_TEXT}'>{escaped(run.failure.message + remedy)}</div>")
+    found = series(metrics)
+    parts.append(_loss_chart(found))
+    rewards = [name for name in found if "reward" in name and not name.endswith(("_low", "_high", "_std"))][:3]
+    lines = [Line(as_words(name), found[name], COLORS[place]) for place, name in enumerate(rewards)]
+    parts.append(line_chart(lines, "reward", height=180))
+    figures = [("tokens_per_s", "tokens/s", ",.0f"), ("memory_mb", "MB of memory", ",.0f")]
+    told = [f"{found[name][-1][1]:{form}} {unit}" for name, unit, form in figures if found.get(name)]
+    if run.state.active and now is not None:
+        told.append(f"as of {now:%H:%M:%S} UTC; show it again for what is new")
+    parts += [_noted(" · ".join(told)), _noted(note)]
+    return _card(parts)
+
+
+def _progress(run: Run) -> str:
+    share = run.progress.share
+    if run.state is RunState.QUEUED:
+        return _noted("waits for its turn")
+    bar = ""
+    if share is not None:
+        shape = "border-radius:4px;height:8px"
+        filled = f"<div style='background:{STATE_COLORS[run.state]};{shape};width:{100 * share:.1f}%'></div>"
+        track = f"background:rgba(128,140,140,.25);{shape};max-width:640px;margin:6px 0"
+        bar = f"<div style='{track}'>{filled}</div>"
+    return f"{bar}<div>{escaped(describe_progress(run.progress) or run.state.value)}</div>"
+
+
+def _loss_chart(found: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    train, held_out = list(found.get("loss", ())), list(found.get("eval_loss", ()))
+    lines = []
+    if len(train) > 12:
+        lines = [Line("each step", train, "#808C8C", faint=True), Line("train, smoothed", smooth(train), COLORS[0])]
+    elif train:
+        lines = [Line("train", train, COLORS[0])]
+    if held_out:
+        lines.append(Line("held-out", held_out, COLORS[1], dots=True))
+    return line_chart(lines, "loss (nats per token)")
+
+
+def dataset_card(dataset: Dataset, version: Version | None, rows: Sequence[Row], *, versions: int = 1) -> str:
+    """A dataset, or one version of it: name, kind, counts and its first rows.
+
+    Args:
+        dataset: the dataset.
+        version: the version whose rows are shown; None where there is none yet.
+        rows: the first rows.
+        versions: how many versions there are.
+    """
+    if version is None:
+        told = f"{dataset.kind} · no version yet"
+    else:
+        counted = f"version {version.number} of {versions:,} · {_count(version.rows, 'row')}"
+        told = f"{dataset.kind} · {counted} · {date_text(version.created_at)}"
+    parts = [_title(dataset.name, _noted(told)), _noted(" · ".join(dataset.tags)), _noted(dataset.description)]
+    if version is not None:
+        parts.append(_noted(version.message))
+        shown = [payload_cells(row.payload) for row in rows]
+        heads = list(dict.fromkeys(head for cells in shown for head in cells))
+        parts.append(_table(heads, [[cells.get(head, "") for head in heads] for cells in shown]))
+        if version.rows > len(rows):
+            parts.append(_noted(f"and {version.rows - len(rows):,} more"))
+    return _card(parts)
+
+
+def payload_cells(payload: Payload) -> dict[str, str]:
+    """A row as texts under headings."""
+    if isinstance(payload, Preference):
+        parts = {"prompt": payload.prompt, "chosen": payload.chosen, "rejected": payload.rejected}
+        return {head: conversation_text(turns) for head, turns in parts.items()}
+    turns = payload.messages
+    if isinstance(payload, Example):
+        last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns))
+        return {"conversation": conversation_text(turns[:last]), "answer": conversation_text(turns[last:])}
+    cells = {"prompt": conversation_text(turns)}
+    return cells | ({} if payload.reference is None else {"reference": payload.reference})
+
+
+def conversation_text(turns: Sequence[Message]) -> str:
+    """Turns as one text; a lone one without its role."""
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+
+
+def tokens_card(row: InspectedRow) -> str:
+    """A training row: its tokens, the learned ones coloured, special ones dashed."""
+    told = f"{_count(row.tokens, 'token')}, {row.supervised:,} learned (coloured); special ones are dashed"
+    more = row.tokens - MOST_CHIPS
+    cut = _noted(f"and {more:,} more tokens") if more > 0 else ""
+    chips = chips_html(row.chips[:MOST_CHIPS])
+    return _card([_title(row.title or "As the model reads it", _noted(told)), _noted(row.note), chips, cut])
+
+
+def comparison_card(comparison: Comparison) -> str:
+    """A prompt with its panes side by side: variant, fingerprint, tokens per second, and the answer as text."""
+    panes = []
+    for pane in comparison.panes:
+        body = f"<div style='color:#DC2626;{_TEXT}'>{escaped(pane.problem)}</div>" if pane.problem else ""
+        if pane.completion is not None and (pane.completion.text or not pane.problem):
+            body += answer_part(pane.completion)
+        panes.append(_pane(pane.variant.name, body))
+    sampling = comparison.sampling
+    seed = "a new seed each time" if sampling.seed is None else f"seed {sampling.seed}"
+    settings = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, {seed}"
+    return _card([_quoted(comparison.prompt), _noted(settings), _side_by_side(panes)])
+
+
+def answer_card(completion: Completion, name: str) -> str:
+    """One answer with who gave it."""
+    return _card([_quoted(completion.prompt), _side_by_side([_pane(name, answer_part(completion))])])
+
+
+def answer_part(completion: Completion) -> str:
+    """An answer's text and, below, how fast, how long and by what exactly."""
+    text = completion.text if completion.text.strip() else "(an empty answer)"
+    told = [f"{completion.tokens:,} tokens"]
+    if completion.seconds:
+        told.append(f"{completion.tokens / completion.seconds:,.0f} tokens/s")
+    if completion.finish_reason == "length":
+        told.append("cut at the limit")
+    if completion.fingerprint:
+        told.append(f"fingerprint {completion.fingerprint}" + ("" if completion.verified else " (unverified)"))
+    error = f"<div style='color:#DC2626'>{escaped(completion.error)}</div>" if completion.error else ""
+    return f"<div dir='auto' style='{_TEXT}'>{escaped(text)}</div>{error}{_noted(' · '.join(told))}"
+
+
+def grid_card(grid: AnswerGrid) -> str:
+    """A prompt set's answers: each variant's figures with intervals, and the first prompts side by side."""
+    metrics = list(dict.fromkeys(name for told in grid.summary.values() for name in told.metrics))
+    heads = ["variant", "answers", "pass all rules", *metrics, "tokens", "failed"]
+    lines = []
+    for variant in grid.variants:
+        told = grid.summary[variant.id]
+        figures = [mean_text(told.metrics.get(metric)) for metric in metrics]
+        failed = f"{told.failed:,}" if told.failed else ""
+        lines.append(
+            [variant.name, f"{told.n:,}", share_text(told.share), *figures, mean_text(told.mean_tokens), failed]
+        )
+    shown = []
+    for prompt in grid.prompts[:GRID_ROWS]:
+        cells = [grid.cell(prompt.row_id, variant.id) for variant in grid.variants]
+        texts = ["" if cell is None else cell.completion.error or cell.completion.text for cell in cells]
+        shown.append([conversation_text(prompt.messages), *texts])
+    more = len(grid.prompts) - len(shown)
+    parts = [_title(grid.name or "Answers", _noted(_count(len(grid.prompts), "prompt"))), _table(heads, lines)]
+    parts.append(_table(["prompt", *(variant.name for variant in grid.variants)], shown))
+    return _card([*parts, _noted(f"and {more:,} more prompts" if more else "")])
+
+
+def board_card(board: Leaderboard) -> str:
+    """A leaderboard: strengths with intervals, what each pair comes to, and what speaks against trusting it."""
+    names = {item.variant_id: board.names.get(item.variant_id, item.variant_id) for item in board.ratings}
+    counted = [_count(board.votes, "vote"), _count(board.prompts, "prompt"), _count(len(board.raters), "rater")]
+    estimates = [
+        (names[item.variant_id], Interval(value=item.strength, low=item.low, high=item.high, n=item.comparisons))
+        for item in board.ratings
+    ]
+    lines = [
+        [
+            f"{item.rank}",
+            names[item.variant_id] + (" (put away)" if item.variant_id in board.archived else ""),
+            f"{item.strength:+.2f} ({item.low:+.2f} to {item.high:+.2f})",
+            f"{item.wins / item.comparisons:.0%}" if item.comparisons else "",
+            f"{item.comparisons:,}",
+        ]
+        for item in board.ratings
+    ]
+    parts = [_title("Leaderboard", _noted(" · ".join(counted)))]
+    parts.append(interval_chart(estimates, "strength (Bradley–Terry, natural log), 95 % intervals", zero=True))
+    parts.append(_table(["rank", "variant", "strength", "won, ties half", "comparisons"], lines))
+    for told in (board.conclusions, board.notes):
+        if told:
+            parts.append(f"<ul style='margin:6px 0'>{''.join(f'<li>{escaped(each)}</li>' for each in told)}</ul>")
+    return _card(parts)
+
+
+# Pieces ------------------------------------------------------------------------------------------------------------
+
+
+def _card(parts: Sequence[str]) -> str:
+    # Half of a character, as a model can write it, becomes a question mark: a notebook file of UTF-8 cannot hold it.
+    return f"<div style='{_CARD}'>{''.join(parts)}</div>".encode("utf-8", "replace").decode()
+
+
+def _title(name: str, beside: str) -> str:
+    return f"<div><b style='font-size:15px'>{escaped(name)}</b> {beside}</div>"
+
+
+def _noted(text: str) -> str:
+    return f"<div style='{_NOTE}'>{escaped(text)}</div>" if text else ""
+
+
+def _quoted(turns: Sequence[Message]) -> str:
+    text = escaped(conversation_text(turns))
+    return f"<div dir='auto' style='border-left:3px solid {COLORS[2]};padding-left:10px;{_TEXT}'>{text}</div>"
+
+
+def _pane(name: str, body: str) -> str:
+    return f"<div style='flex:1 1 260px;min-width:0'><b>{escaped(name)}</b>{body}</div>"
+
+
+def _side_by_side(panes: Sequence[str]) -> str:
+    return f"<div style='display:flex;flex-wrap:wrap;gap:18px;margin-top:8px'>{''.join(panes)}</div>"
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of texts; columns without any text are left out."""
+    kept = [place for place in range(len(heads)) if any(line[place] for line in lines)]
+    if not kept:
+        return ""
+    head = "".join(f"<th style='{_CELL}'>{escaped(heads[place])}</th>" for place in kept)
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td dir='auto' style='{_CELL}'>{escaped(_cut(line[place]))}</td>" for place in kept)
+        + "</tr>"
+        for line in lines
+    )
+    look = "border-collapse:collapse;margin-top:8px;color:inherit;font-size:inherit"
+    table = f"<table style='{look}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div style='overflow-x:auto'>{table}</div>"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1].rstrip() + "…"

@@ -1,0 +1,156 @@
+"""What is watched while a policy is reinforced: the figures of a step, held-out measurements, and over-optimisation.
+
+KL is measured here alike for every method, whatever estimator enters its loss: the log-ratio of policy to reference
+summed over an answer's tokens, averaged over answers drawn from the policy. It is unbiased, in nats, and may be
+slightly negative by chance.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from workbench.job import Job
+from workbench.records import Record
+from workbench.training.batching import RunPlan
+from workbench.training.callback import StepReporter, process_memory_mb
+from workbench.training.rl_rewards import Scored
+
+SURE = 2.5
+"""Standard errors by which the held-out reward must have fallen before it is called so: more than the usual 2, because
+the best of several measurements is the best partly by chance."""
+FEWEST = 8
+"""Held-out prompts below which nothing is said."""
+
+
+class HeldOutPoint(Record):
+    """A measurement on the held-out prompts, one answer to each, always drawn with the same seed."""
+
+    step: int
+    """Optimizer steps done."""
+    rewards: tuple[float, ...]
+    """Reward of each prompt's answer, the end rule applied, in an order that does not change."""
+    kl: float
+    """Nats an answer, from the policy to the one it started from."""
+
+    @property
+    def reward(self) -> float:
+        """Mean over prompts."""
+        return statistics.fmean(self.rewards)
+
+
+def find_over_optimisation(points: Sequence[HeldOutPoint]) -> str | None:
+    """Whether the policy has come to please the reward without being better by it on prompts it has not seen.
+
+    That is so when, since its best measurement, KL has climbed and the held-out reward has fallen by more than chance:
+    by 2.5 standard errors of the differences prompt by prompt (Gao, Schulman and Hilton 2023 show the shape: reward
+    rises with KL, then falls).
+
+    Args:
+        points: all measurements so far, in order of step.
+
+    Returns:
+        The warning in words; None where there is none to give.
+    """
+    if len(points) < 2:
+        return None
+    last, best = points[-1], max(points, key=lambda point: point.reward)
+    if best.step == last.step or last.kl <= best.kl or not len(best.rewards) == len(last.rewards) >= FEWEST:
+        return None
+    falls = [before - after for before, after in zip(best.rewards, last.rewards, strict=True)]
+    error = statistics.stdev(falls) / math.sqrt(len(falls))
+    if statistics.fmean(falls) <= SURE * error:
+        return None
+    return (
+        f"Over-optimisation: since step {best.step} KL has climbed from {best.kl:.2f} to {last.kl:.2f} nats an answer "
+        f"while the held-out reward has fallen from {best.reward:.3f} to {last.reward:.3f}. The policy goes where the "
+        f"reward is not to be trusted: stop, and train again for about {max(1, best.step)} steps, with a larger beta "
+        f"or a lower learning_rate."
+    )
+
+
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Normal 95 % interval of a mean; the mean itself twice where there is one value."""
+    mean = statistics.fmean(values)
+    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return mean - half, mean + half
+
+
+def reward_series(scored: Scored, answers_per_prompt: int) -> dict[str, float]:
+    """The series of one set of answers.
+
+    `reward_low` and `reward_high` bound the middle 80 % of the answers' rewards; `same_reward` is the share of prompts
+    whose answers were all worth the same, from which nothing about the reward can be learned.
+
+    Args:
+        scored: answers, those of one prompt next to each other.
+        answers_per_prompt: how many those are.
+    """
+    rewards = sorted(scored.rewards)
+    groups = [scored.rewards[at : at + answers_per_prompt] for at in range(0, len(rewards), answers_per_prompt)]
+    return {
+        "reward": statistics.fmean(rewards),
+        "reward_before_end_rule": statistics.fmean(scored.raw),
+        "reward_low": rewards[round(0.1 * (len(rewards) - 1))],
+        "reward_high": rewards[round(0.9 * (len(rewards) - 1))],
+        "same_reward": sum(max(group) - min(group) < 1e-9 for group in groups) / len(groups),
+        "answer_tokens": statistics.fmean(len(answer.ids) for answer in scored.answers),
+        "ended": scored.ended,
+    }
+
+
+class RLReporter(StepReporter):
+    """A step reporter that checkpoints only between two sets of answers.
+
+    TRL keeps drawn answers in memory for all iterations on them. A checkpoint or a stop that falls in between waits
+    for the last of these steps, so that a resumed run has no answers to find again.
+    """
+
+    iterations = 1
+    """Optimizer steps on the same answers."""
+
+    def __init__(self, job: Job, plan: RunPlan, *, iterations: int, **rhythm: object) -> None:
+        super().__init__(job, plan, weight_name="answers_learned", **rhythm)  # type: ignore[arg-type]
+        self.iterations = iterations
+        self._owed = False
+
+    def end_step(self, step: int) -> tuple[bool, bool]:
+        """As every reporter, but a checkpoint or stop waits until the answers are used up."""
+        save, stop = super().end_step(step)
+        self._owed |= save
+        if step % self.iterations and step < self.plan.steps:
+            self.stopped = False
+            return False, False
+        save, self._owed = self._owed, False
+        return save, stop
+
+    def report_step(
+        self, step: int, *, loss: float, learning_rate: float, grad_norm: float, answers: int, tokens: int,
+        **more: float,
+    ) -> None:  # fmt: skip
+        """Record the points of one step.
+
+        Args:
+            step: optimizer steps done.
+            loss: the method's own.
+            learning_rate: of the step.
+            grad_norm: before clipping.
+            answers: learned from in the step.
+            tokens: of these answers with their prompts.
+            more: further series.
+        """
+        self.loss_sum += loss * answers
+        self.weight += answers
+        self.job.metric(
+            step,
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            tokens_per_s=tokens / max(self._took, 1e-9),
+            step_s=self._took,
+            epoch=self.plan.epoch_at(step),
+            memory_mb=process_memory_mb(),
+            answers_learned=self.weight,
+            **more,
+        )
