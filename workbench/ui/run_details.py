@@ -11,7 +11,7 @@ import streamlit as st
 
 from workbench.api import Workspace
 from workbench.errors import DataProblem, NotFound
-from workbench.records import Example, Run
+from workbench.records import Example, Prompt, Run
 from workbench.runs import snippets
 from workbench.store import runs as run_store
 from workbench.store.datasets import get_version
@@ -21,6 +21,8 @@ from workbench.ui.text import count, exact, plain, shorten
 
 SHOWN_ROWS = 25
 HELD_OUT_FILE = "held_out_rows.jsonl"
+LOSS_OF = {"dpo": "Of the pair, in nats.", "kto": "Of the answer."}
+"""What a held-out loss is taken of, where it is not a mean over tokens."""
 
 
 def show_held_out_rows(ws: Workspace, run: Run) -> None:
@@ -31,6 +33,9 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
         return
     with path.open(encoding="utf-8") as stream:
         entries = [json.loads(line) for line in stream]
+    if not entries:
+        st.caption("No row was held out.")
+        return
     order = st.segmented_control("Order", ["Worst first", "Best first"], default="Worst first", required=True)
     if order == "Best first":
         entries.reverse()
@@ -40,6 +45,7 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
     table = pd.DataFrame(
         {
             "loss": [entry["loss"] for entry in shown],
+            **{name: [entry[name] for entry in shown] for name in ("margin", "reward", "good") if name in entries[0]},
             "tokens": [entry["tokens"] for entry in shown],
             "prompt": [texts.get(entry["row_id"], ("", ""))[0] for entry in shown],
             "answer": [texts.get(entry["row_id"], ("", ""))[1] for entry in shown],
@@ -52,7 +58,12 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
         height="content",
         alt="Held-out rows with their loss",
         column_config={
-            "loss": st.column_config.NumberColumn("Loss", format="%.3f", help="Nats per token of the answer."),
+            "loss": st.column_config.NumberColumn(
+                "Loss", format="%.3f", help=LOSS_OF.get(run.kind, "Nats per token of the answer.")
+            ),
+            "margin": st.column_config.NumberColumn("Margin", format="%.3f", help="Reward of chosen less rejected."),
+            "reward": st.column_config.NumberColumn("Reward", format="%.3f"),
+            "good": st.column_config.CheckboxColumn("Good", help="Whether the answer was labelled as good."),
             "tokens": st.column_config.NumberColumn("Answer tokens"),
             "prompt": st.column_config.TextColumn("Prompt", width="large"),
             "answer": st.column_config.TextColumn("Wanted answer", width="large"),
@@ -134,9 +145,11 @@ def _row_texts(ws: Workspace, run: Run, row_ids: list[str]) -> dict[str, tuple[s
         version = get_version(ws.store, inputs.get("held_out_version_id") or inputs["version_id"])
         for row_id in row_ids:
             payload = read_row(ws.store, version, row_id).payload
-            if isinstance(payload, Example):
-                asked = next((turn.content for turn in payload.messages if turn.role == "user"), "")
-                texts[row_id] = shorten(asked, 300), shorten(payload.messages[-1].content, 300)
+            if isinstance(payload, Prompt):
+                continue
+            turns = payload.messages if isinstance(payload, Example) else payload.prompt + payload.chosen
+            asked = next((turn.content for turn in turns if turn.role == "user"), "")
+            texts[row_id] = shorten(asked, 300), shorten(turns[-1].content, 300)
     except (NotFound, DataProblem):
         st.caption("Some of these rows have been removed from the dataset since.")
     return texts
