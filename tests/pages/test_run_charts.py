@@ -86,3 +86,17 @@ def test_supervised_fine_tuning_looks_as_before(store: Store) -> None:
     app = open_page(links.RUNS, run=add_sft(store, "One", RunState.FINISHED).id)
     assert [metric.label for metric in app.metric][:2] == ["Train loss", "Held-out loss"]
     assert not app.warning
+
+
+@pytest.mark.parametrize("kind", ["rloo", "grpo"])
+def test_the_form_of_a_reinforcement_run_asks_for_prompts_and_a_reward(store: Store, kind: str) -> None:
+    from workbench.datasets.versions import write_version
+    from workbench.records import Message, Prompt
+    from workbench.store.datasets import create_dataset
+
+    asked = [Prompt(messages=(Message(role="user", content=f"What is {n}?"),)) for n in range(4)]
+    write_version(store, create_dataset(store, "asked", "prompts").id, asked)
+    app = open_page(links.NEW_RUN, kind=kind)
+    assert not app.exception
+    shown = {field.label for group in ("text_input", "number_input", "selectbox") for field in app.get(group)}
+    assert {"Reward", "Beta", "Answers per prompt", "Prompts per step"} <= shown

@@ -345,9 +345,16 @@ def diverged(what: str, value: float, step: int) -> RunProblem:
     )
 
 
+LOWER_TOKENS = "Lower tokens_per_batch (and raise gradient_accumulation_steps to make up for it)"
+
+
 @contextmanager
-def failures_in_words() -> Iterator[None]:
-    """Turn running out of memory into a `RunProblem` that says what to lower."""
+def failures_in_words(lower: str = LOWER_TOKENS) -> Iterator[None]:
+    """Turn running out of memory into a `RunProblem` that says what to lower.
+
+    Args:
+        lower: the method's setting that bounds a batch, in words.
+    """
     try:
         yield
     except WorkbenchError:
@@ -358,8 +365,7 @@ def failures_in_words() -> Iterator[None]:
             raise
         raise RunProblem(
             "memory ran out while training",
-            remedy="Lower tokens_per_batch (and raise gradient_accumulation_steps to make up for it), lower "
-            "max_length, turn on gradient_checkpointing, or take a smaller model.",
+            remedy=f"{lower}, lower max_length, turn on gradient_checkpointing, or take a smaller model.",
         ) from error
 
 

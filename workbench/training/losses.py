@@ -28,30 +28,63 @@ def _head_function() -> Any:
 
         @staticmethod
         def forward(
-            ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-        ) -> torch.Tensor:
+            ctx: Any,
+            hidden: torch.Tensor,
+            weight: torch.Tensor,
+            bias: torch.Tensor | None,
+            targets: torch.Tensor,
+            temperature: float,
+            with_entropies: bool,
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
             losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+            entropies = torch.empty_like(losses) if with_entropies else losses.new_empty(0)
             tile = max(1, TILE_CELLS // weight.shape[0])
             for start in range(0, len(hidden), tile):
                 part = slice(start, start + tile)
                 aims = targets[part, None]
                 logits = torch.nn.functional.linear(hidden[part], weight, bias).float()
+                if temperature != 1:
+                    logits /= temperature
                 chances = torch.log_softmax(logits, dim=-1)
                 losses[part] = -chances.gather(1, aims).squeeze(1)
+                if with_entropies:
+                    entropies[part] = -(chances.exp() * chances).sum(dim=-1)
                 if gradient is not None:
                     slopes = chances.exp_().scatter_add_(1, aims, chances.new_full(aims.shape, -1.0))
-                    gradient[part] = slopes.to(weight.dtype) @ weight
+                    gradient[part] = slopes.to(weight.dtype) @ weight / temperature
             if gradient is not None:
                 ctx.save_for_backward(gradient)
-            return losses
+            ctx.mark_non_differentiable(entropies)
+            return losses, entropies
 
         @staticmethod
-        def backward(ctx: Any, slopes: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        def backward(ctx: Any, slopes: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, *tuple[None, ...]]:
             (gradient,) = ctx.saved_tensors
-            return gradient * slopes[:, None].to(gradient.dtype), None, None, None
+            return gradient * slopes[:, None].to(gradient.dtype), None, None, None, None, None
 
     return HeadLoss
+
+
+def head_losses(
+    hidden: torch.Tensor, head: Any, targets: torch.Tensor, *, temperature: float = 1.0, with_entropies: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of tokens through a frozen output layer, tile by tile, no logits kept.
+
+    Args:
+        hidden: [tokens, width].
+        head: the output layer, a linear one.
+        targets: [tokens].
+        temperature: logits are divided by it.
+        with_entropies: whether the entropy of each token's distribution is wanted.
+
+    Returns:
+        Both [tokens] in float32, in nats; only the first carries a gradient, and the second is empty unless wanted.
+    """
+    found: tuple[torch.Tensor, torch.Tensor] = _head_function().apply(
+        hidden, head.weight, head.bias, targets, temperature, with_entropies
+    )
+    return found
 
 
 def supervised_losses(
@@ -106,7 +139,7 @@ def _token_losses(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> 
     targets = labels[:, 1:]
     wanted = targets != -100
     head = base.get_output_embeddings()
-    return _head_function().apply(hidden[wanted], head.weight, head.bias, targets[wanted]), wanted
+    return head_losses(hidden[wanted], head, targets[wanted])[0], wanted
 
 
 def fits(model: Any) -> bool:

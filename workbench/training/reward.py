@@ -435,6 +435,6 @@ def center(model: Any, demonstrations: Sequence[Answer]) -> tuple[float, dict[st
         "n": len(rows),
         "before": bias,
         "spread": statistics.stdev(before) if len(before) > 1 else 0.0,
-        "after": statistics.fmean(after),
+        "after": round(statistics.fmean(after), 9) + 0.0,  # no minus in front of a zero
     }
     return bias, told

@@ -30,7 +30,7 @@ RL_PRESETS: dict[str, dict[str, Any]] = {
         "max_answer_tokens": 48,
         "learning_rate": 2e-4,
         "held_out_prompts": 16,
-        "eval_every": 0.25,
+        "eval_every": 0.5,
     },
     "balanced": {
         "max_steps": 64,

@@ -71,7 +71,7 @@ class Scored:
 
 
 def apply_end_rule(scores: Sequence[float], ended: Sequence[bool], missing_end_score: float | None) -> list[float]:
-    """Replace the score of answers without an end-of-turn token, as InstructGPT and its successors do.
+    """Replace the score of answers without an end-of-turn token (the "EOS trick" of Huang et al. 2024).
 
     Args:
         scores: one an answer.

@@ -155,7 +155,7 @@ def reinforce(
         job.log(f"WARNING: {told[0]}")
     job.result(warnings=list(told))
 
-    with failures_in_words():
+    with failures_in_words("Lower answers_per_batch or max_answer_tokens"):
         job.progress(phase="loading the model", done=0, total=plan.steps, unit="steps", note="")
         device, dtype = choose_device(config)
         if reward is None:

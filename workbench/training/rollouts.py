@@ -9,11 +9,10 @@ top-k, because what is learned from must be what the probabilities are of.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunProblem
-from workbench.training.losses import TILE_CELLS
+from workbench.training.losses import head_losses
 
 if TYPE_CHECKING:
     import torch
@@ -117,54 +116,6 @@ def draw_tokens(logits: torch.Tensor, temperature: float, generator: torch.Gener
     return torch.searchsorted(reached, aims, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
-@lru_cache(maxsize=1)
-def _head_function() -> Any:
-    import torch
-
-    class HeadLogProbs(torch.autograd.Function):  # type: ignore[misc]
-        """Log-probabilities and entropies through a frozen output layer.
-
-        The gradient of one token's log-probability is made on the way forward, tile by tile, and only scaled on the
-        way back, so that no logits are kept.
-        """
-
-        @staticmethod
-        def forward(
-            ctx: Any,
-            hidden: torch.Tensor,
-            weight: torch.Tensor,
-            bias: torch.Tensor | None,
-            targets: torch.Tensor,
-            temperature: float,
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-            found = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-            entropies = torch.empty_like(found)
-            tile = max(1, TILE_CELLS // weight.shape[0])
-            for start in range(0, len(hidden), tile):
-                part = slice(start, start + tile)
-                aims = targets[part, None]
-                logits = torch.nn.functional.linear(hidden[part], weight, bias).float() / temperature
-                logs = torch.log_softmax(logits, dim=-1)
-                found[part] = logs.gather(1, aims).squeeze(1)
-                chances = logs.exp()
-                entropies[part] = -(chances * logs).sum(dim=-1)
-                if gradient is not None:
-                    slopes = chances.neg_().scatter_add_(1, aims, chances.new_ones(aims.shape)) / temperature
-                    gradient[part] = slopes.to(weight.dtype) @ weight
-            if gradient is not None:
-                ctx.save_for_backward(gradient)
-            ctx.mark_non_differentiable(entropies)
-            return found, entropies
-
-        @staticmethod
-        def backward(ctx: Any, slopes: torch.Tensor, _: torch.Tensor) -> tuple[Any, None, None, None, None]:
-            (gradient,) = ctx.saved_tensors
-            return gradient * slopes[:, None].to(gradient.dtype), None, None, None, None
-
-    return HeadLogProbs
-
-
 def answer_log_probs(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, answer_columns: int, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -195,13 +146,13 @@ def answer_log_probs(
     before = (columns[None, -answer_columns:] - first - 1).expand_as(answers)  # the token that predicts each one
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(answers)
     head = base.get_output_embeddings()
-    found, entropies = _head_function().apply(
+    losses, entropies = head_losses(
         hidden[rows[answers], before[answers]],
-        head.weight,
-        head.bias,
+        head,
         input_ids[:, -answer_columns:][answers],
-        temperature,
+        temperature=temperature,
+        with_entropies=True,
     )
     shape = answers.shape
-    empty = found.new_zeros(shape)
-    return empty.masked_scatter(answers, found), empty.masked_scatter(answers, entropies)
+    empty = losses.new_zeros(shape)
+    return empty.masked_scatter(answers, -losses), empty.masked_scatter(answers, entropies)
