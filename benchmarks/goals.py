@@ -47,6 +47,15 @@ GOALS: dict[str, Goal] = {
     "reward.prompt": Goal(
         "≥ 5 × as fast as TRL's RewardTrainer", lambda value, peers, limit: 5 * value <= peers["TRL RewardTrainer"]
     ),
+    "instructgpt.score": Goal("not below the base", lambda value, peers, limit: value >= peers["base"]),
+    "instructgpt.gain": Goal(
+        "above the fine-tuned model, prompt by prompt, with its interval", lambda value, peers, limit: peers["low"] > 0
+    ),
+    "instructgpt.kl": Goal("≤ 25 nats an answer", lambda value, peers, limit: value <= 25.0),
+    "instructgpt.time": Goal("≤ 1 hour", lambda value, peers, limit: value <= 3600.0),
+    "instructgpt.reward_accuracy": Goal(
+        "above chance, with its interval", lambda value, peers, limit: peers["low"] > 0.5
+    ),
     "novelty.same_decisions": Goal(
         "scores and decisions of rouge_score, every one", lambda value, peers, limit: value == 1.0
     ),
