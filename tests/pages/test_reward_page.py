@@ -235,3 +235,14 @@ def test_all_shares_stand_side_by_side() -> None:
         "this model", "raters with each other", "the longer answer", "confidence 1", "confidence 5", "2 answers",
         "4 answers",
     ]  # fmt: skip
+
+
+def test_a_reward_run_is_set_up_on_the_new_run_page(store: Store) -> None:
+    pair = Preference(
+        prompt=(Message(role="user", content="q"),), chosen=(Message(role="assistant", content="a"),),
+        rejected=(Message(role="assistant", content="b"),),
+    )  # fmt: skip
+    write_version(store, create_dataset(store, "pairs", "preferences").id, [pair])
+    app = open_page(links.NEW_RUN, kind="reward")
+    shown = [box.label for box in app.selectbox] + [box.label for box in app.text_input]
+    assert any("emonstrations" in label for label in shown), shown

@@ -416,3 +416,13 @@ def test_a_short_run_does_not_waste_its_first_step_on_a_learning_rate_of_nothing
     job = new_job(store, tmp_path / "run")
     sft.train_sft(config(max_steps=3, warmup_ratio=0.05), job)
     assert series(job, "learning_rate")[1] == pytest.approx(5e-3)
+
+
+def test_a_reward_model_cannot_be_gone_on_from(store, model, examples, tmp_path, monkeypatch):
+    from workbench.training import reward_models
+
+    made = reward_models.RewardModel.model_construct(run_id="run_r", name="my reward")
+    monkeypatch.setattr(reward_models, "list_reward_models", lambda store: [made])
+    for name in ("run_r", "my reward"):
+        with pytest.raises(UsageError, match="this is a reward model"):
+            sft.train_sft(config(adapter=name), new_job(store, tmp_path / name, run_id=f"run_{name[:2]}"))

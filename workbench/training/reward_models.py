@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import JsonValue
 
 from workbench.errors import ModelProblem, NotFound, RunProblem, UsageError
+from workbench.models.inspecting import read_json
 from workbench.records import Interval, Model, Record, Run, RunState, digest
 from workbench.store import models as model_store
 from workbench.store.database import Store
 from workbench.store.runs import list_runs
 from workbench.training.batching import plan_evaluation
+from workbench.training.configs import TrainingConfig
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +91,36 @@ def get_reward_model(store: Store, reference: str) -> RewardModel:
             "the reward model's folder is gone", place=found.folder, remedy="Put it back, or train it again."
         )
     return found
+
+
+def refuse_scorers_as_policy(store: Store, config: TrainingConfig) -> None:
+    """A reward model scores texts and cannot answer: refuse it where a policy is asked for.
+
+    Raises:
+        UsageError: `adapter` or `model` names a reward model.
+    """
+    known = {name: record for record in list_reward_models(store) for name in (record.run_id, record.name)}
+    variants = model_store.list_variants(store, archived=True)
+    mine = [variant for variant in variants if config.adapter in (variant.id, variant.name)]
+    wrong = bool(config.adapter) and not mine and config.adapter in known
+    if mine and mine[0].adapter_path:
+        path = Path(mine[0].adapter_path) / "adapter_config.json"
+        wrong = path.is_file() and read_json(path).get("task_type") == TASK
+    if wrong:
+        raise UsageError(
+            "this is a reward model: it scores answers and cannot give any",
+            place="adapter",
+            value=config.adapter,
+            remedy="Name a fine-tuned variant, or leave it empty. A reward model goes under reward, of rloo and grpo.",
+        )
+    model = model_store.get_model(store, config.model)
+    if "SequenceClassification" in str(model.info.get("architecture", "")):
+        raise UsageError(
+            "this base model classifies texts and cannot answer",
+            place="model",
+            value=model.name,
+            remedy="Choose a model that writes text.",
+        )
 
 
 def _of_run(store: Store, run: Run) -> RewardModel | None:
@@ -333,7 +365,6 @@ def check_reward_folder(reward: RewardModel, model_record: Model) -> None:
     Raises:
         ModelProblem: it is not; says why.
     """
-    from workbench.models.inspecting import read_json
 
     folder = Path(reward.folder)
     if not (folder / FACTS).is_file():

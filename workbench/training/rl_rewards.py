@@ -13,15 +13,12 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workbench.errors import ModelProblem, NotFound, RunProblem, UsageError, WorkbenchError
+from workbench.errors import ModelProblem, NotFound, RunProblem, WorkbenchError
 from workbench.job import Job
-from workbench.models.inspecting import read_json
 from workbench.records import Model, Record
 from workbench.store import models as model_store
-from workbench.store.database import Store
 from workbench.training.rl_configs import RLConfig
 
 if TYPE_CHECKING:
@@ -277,35 +274,3 @@ def reads_alike(one: Model, other: Model) -> bool:
     tokens = {hashlib.sha256((folder / "tokenizer.json").read_bytes()).digest() for folder in folders}
     templates = {load_template(folder).source for folder in folders}
     return len(tokens) == len(templates) == 1
-
-
-def refuse_scorers_as_policy(store: Store, config: RLConfig) -> None:
-    """A reward model scores texts and cannot answer: refuse it where a policy is asked for.
-
-    Raises:
-        UsageError: `adapter` or `model` names a reward model.
-    """
-    from workbench.training.reward_models import list_reward_models
-
-    known = {name: record for record in list_reward_models(store) for name in (record.run_id, record.name)}
-    variants = model_store.list_variants(store, archived=True)
-    mine = [variant for variant in variants if config.adapter in (variant.id, variant.name)]
-    wrong = bool(config.adapter) and not mine and config.adapter in known
-    if mine and mine[0].adapter_path:
-        path = Path(mine[0].adapter_path) / "adapter_config.json"
-        wrong = path.is_file() and read_json(path).get("task_type") == "SEQ_CLS"
-    if wrong:
-        raise UsageError(
-            "this is a reward model: it scores answers and cannot give any",
-            place="adapter",
-            value=config.adapter,
-            remedy="Name the fine-tuned variant to start from here, and the reward model under reward.",
-        )
-    model = model_store.get_model(store, config.model)
-    if "SequenceClassification" in str(model.info.get("architecture", "")):
-        raise UsageError(
-            "this base model classifies texts and cannot answer",
-            place="model",
-            value=model.name,
-            remedy="Choose a model that writes text.",
-        )

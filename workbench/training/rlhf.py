@@ -48,7 +48,6 @@ from workbench.training.rl_rewards import (
     load_reward,
     make_answer,
     pin_reward,
-    refuse_scorers_as_policy,
     score_answers,
 )
 from workbench.training.rl_watch import (
@@ -123,7 +122,6 @@ def reinforce(
     from workbench.models.loading import model_folder
 
     job.progress(phase="reading the prompts", note="")
-    refuse_scorers_as_policy(job.store, config)
     reward_record = pin_reward(config, job) if reward is None else None
     inputs = pin_inputs(config, job)
     model_record = model_store.get_model(job.store, inputs.model_id)

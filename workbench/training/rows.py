@@ -91,6 +91,9 @@ def resolve_inputs(store: Store, config: TrainingConfig) -> Inputs:
         DataProblem: a dataset holds what the method does not learn from.
         UsageError: the adapter to go on from lies over another base.
     """
+    from workbench.training.reward_models import refuse_scorers_as_policy
+
+    refuse_scorers_as_policy(store, config)
     model = model_store.get_model(store, config.model)
     versions: list[str | None] = []
     for reference in (config.dataset, config.held_out):

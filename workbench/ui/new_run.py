@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.errors import UsageError, WorkbenchError
+from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.records import Model, ModelSource
 from workbench.runs.kinds import KINDS, get_kind, training_kinds
 from workbench.store import datasets as dataset_store
 from workbench.store.drafts import drop_draft, load_draft, save_draft
+from workbench.store.lineage import read_inputs
 from workbench.training.configs import TrainingConfig
 from workbench.ui.errors import show_problem
 from workbench.ui.forecast import show_forecast
 from workbench.ui.forms import NOTHING, checked_config, config_form, given_value, has_values, put_values
 from workbench.ui.gates import show_gates
-from workbench.ui.links import DATASETS, RANK, RUNS, go_to, link_to
+from workbench.ui.links import DATASETS, RANK, REWARD, RUNS, go_to, link_to
 from workbench.ui.run_details import show_snippets
-from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, KIND_PARAM, RUN_PARAM, new_run_draft
+from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, KIND_PARAM, REWARD_PARAM, RUN_PARAM, new_run_draft
 from workbench.ui.text import plain
 from workbench.ui.version_choice import choose_version, split_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DRAWN_HERE = ("name", "dataset", "model", "preset", "held_out", "adapter", "overrule_gates")
+DRAWN_HERE = ("name", "dataset", "model", "preset", "held_out", "adapter", "reward", "overrule_gates")
 PRESET_WORDS = {
     "quick": "A first look: one pass with a high learning rate.",
     "balanced": "A good start for most data.",
@@ -55,6 +56,9 @@ def show_new_run(ws: Workspace) -> None:
     st.caption(plain((config_class.__doc__ or "").strip().splitlines()[0]))
     if not _learnable(ws, config_class.dataset_kinds):
         _nothing_for(config_class)
+        return
+    if "reward" in config_class.model_fields and not ws.reward_models():
+        _no_reward_model()
         return
     _start_values(ws, kind, config_class, key)
     form, side = st.columns([3, 2], gap="medium")
@@ -94,6 +98,14 @@ def _nothing_for(config_class: type[TrainingConfig]) -> None:
                 go_to(DATASETS)
 
 
+def _no_reward_model() -> None:
+    with st.container(border=True):
+        st.subheader("There is no reward model yet", anchor=False)
+        st.markdown("This method learns from a reward. Train a reward model on preferences first.")
+        if st.button("Go to Reward", type="primary", icon=":material/military_tech:"):
+            go_to(REWARD)
+
+
 def _asked_kind(ws: Workspace, kinds: Sequence[str]) -> str:
     asked = st.query_params.get(KIND_PARAM)
     clone = st.query_params.get(CLONE_PARAM)
@@ -105,8 +117,9 @@ def _asked_kind(ws: Workspace, kinds: Sequence[str]) -> str:
 def _start_values(ws: Workspace, kind: str, config_class: type[TrainingConfig], key: str) -> None:
     """Fill the form once: from the run to clone, else from the draft, else from the class; then the asked dataset."""
     clone, asked = st.query_params.get(CLONE_PARAM), st.query_params.get(DATASET_PARAM)
+    reward = st.query_params.get(REWARD_PARAM) if "reward" in config_class.model_fields else None
     seen = f"{key}:from"
-    origin = f"{clone or ''}|{asked or ''}"
+    origin = f"{clone or ''}|{asked or ''}|{reward or ''}"
     if st.session_state.get(seen) == origin and has_values(key, config_class):
         return
     if clone:
@@ -118,7 +131,19 @@ def _start_values(ws: Workspace, kind: str, config_class: type[TrainingConfig], 
         put_values(key, {**config_class.presets["balanced"], **_known_fields(config_class, draft)})
     if asked:
         put_values(key, {"dataset": ws.dataset(asked).name})
+    if reward:
+        put_values(key, _as_rewarded(ws, reward))
     st.session_state[seen] = origin
+
+
+def _as_rewarded(ws: Workspace, reference: str) -> dict[str, Any]:
+    """The reward model with its base and the adapter it started from, whose answers it judges as a rule."""
+    made = next((each for each in ws.reward_models(archived=True) if reference in (each.run_id, each.name)), None)
+    if made is None:
+        show_problem(NotFound("no such reward model", value=reference, remedy="Choose one of those below."))
+        return {}
+    adapter = read_inputs(ws.store, made.run_id).get("adapter_id")
+    return {"reward": made.run_id, "model": made.model_id, **({"adapter": adapter} if adapter else {})}
 
 
 def _known_fields(config_class: type[TrainingConfig], draft: object) -> dict[str, Any]:
@@ -172,6 +197,12 @@ def _data_and_model(ws: Workspace, config_class: type[TrainingConfig], key: str)
                 "Adapter", [None, *adapters], f"{key}.adapter", given_value(key, config_class, "adapter"),
                 lambda name: "A new one" if name is None else f"{on} {adapters.get(name, name)}",
                 help=fields["adapter"].description,
+            )  # fmt: skip
+        if "reward" in fields:
+            rewards = {made.run_id: made.name for made in ws.reward_models()}
+            values["reward"] = _choice(
+                "Reward model", list(rewards), f"{key}.reward", given_value(key, config_class, "reward"),
+                lambda name: rewards.get(name, name), help=fields["reward"].description,
             )  # fmt: skip
     if "preset" in fields:
         st.session_state.setdefault(f"{key}.preset", given_value(key, config_class, "preset"))

@@ -74,7 +74,7 @@ def best_of_figure(curve: Sequence[Interval], kl: Sequence[float]) -> go.Figure:
         go.Scatter(
             x=numbers + numbers[::-1],
             y=[each.high for each in curve] + [each.low for each in curve][::-1],
-            fill="toself", fillcolor=BAND, line={"width": 0}, name="95 % interval", hoverinfo="skip",
+            mode="lines", fill="toself", fillcolor=BAND, line={"width": 0}, name="95 % interval", hoverinfo="skip",
         )
     )  # fmt: skip
     figure.add_scatter(
@@ -88,6 +88,7 @@ def best_of_figure(curve: Sequence[Interval], kl: Sequence[float]) -> go.Figure:
         "%{customdata[2]}, KL at most %{customdata[3]:.2f} nats<extra></extra>",
     )
     _lay_out(figure, "answers drawn", "reward")
+    figure.update_xaxes(dtick=max(1, len(curve) // 8))
     return figure
 
 

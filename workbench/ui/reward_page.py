@@ -19,7 +19,7 @@ from workbench.ui.paging import times
 from workbench.ui.reward_charts import calibration_figure, distribution_figure
 from workbench.ui.reward_scores import show_best_of, show_scoring
 from workbench.ui.runs import run_link
-from workbench.ui.state import KIND_PARAM, OF_PARAM, RUN_PARAM
+from workbench.ui.state import KIND_PARAM, OF_PARAM, REWARD_PARAM, RUN_PARAM
 from workbench.ui.text import ago, count, exact, plain
 
 PICKED = "reward.model"
@@ -114,6 +114,10 @@ def show_reward_model(ws: Workspace, made: RewardModel) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         run_link(ws.run(made.run_id), label="Its run")
         link_to(LINEAGE, "Lineage", icon="account_tree", **{OF_PARAM: made.run_id})
+        link_to(
+            NEW_RUN, "Reinforce with it", icon="exercise", help="Opens New run for RLOO with this reward model.",
+            **{KIND_PARAM: "rloo", REWARD_PARAM: made.run_id},
+        )  # fmt: skip
         st.caption(
             f"Learned from {count(report.training_pairs, 'pair')} on {count(report.training_prompts, 'prompt')}, "
             f"launched {ago(made.created_at)}",
