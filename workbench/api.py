@@ -710,10 +710,11 @@ class Workspace:
 
     def reward_report(self, reference: str) -> RewardReport:
         """What is known of a reward model, by its run's id or name: accuracy, calibration, length, mistakes."""
+        from workbench.notebook.results import ShownReward
         from workbench.training.reward_models import get_reward_model
         from workbench.training.reward_report import read_report
 
-        return read_report(self.store, get_reward_model(self.store, reference).run_id)
+        return ShownReward.of(read_report(self.store, get_reward_model(self.store, reference).run_id), self.store)
 
     def score(self, reward: str, *, name: str | None = None, **what: Any) -> Run:
         """Score answers with a reward model, in the background; `scores` tells what came of it.
@@ -750,6 +751,31 @@ class Workspace:
         from workbench.training.score import read_scores
 
         return read_scores(self.store, self.run(run_id).id)
+
+    def measure_kl(
+        self, variant: str, prompts: str, *, reference: str | None = None, name: str | None = None, **options: Any
+    ) -> Run:
+        """Measure in the background how far a variant has moved from another: KL in nats, on answers it draws.
+
+        The run's result tells `kl_sequence` (nats an answer, with an interval) and `kl_token`.
+
+        Args:
+            variant: who answers, by name or id; `base` is the bundled model itself.
+            prompts: dataset of any kind whose prompts are answered: a name, name@version or id.
+            reference: the variant of the same base it is held against; its base model when None.
+            name: shown name of the run.
+            options: other fields of `KLConfig`: limit, max_tokens and seed.
+
+        Raises:
+            NotFound: a variant or the dataset is not there.
+            UsageError: a setting does not hold.
+        """
+        answering = find_variant(self, variant)
+        other = None if reference is None else find_variant(self, reference)
+        self.version(prompts)  # a mistyped name is told at once, not by a run that fails
+        config = {"variant": answering.id, "reference": other.id if other else None, "prompts": prompts, **options}
+        against = other.name if other else "its base"
+        return self.launch("kl", config, name=name or f"KL of {answering.name} from {against}"[:200])
 
     # Show ------------------------------------------------------------------------------------------------------
 

@@ -22,11 +22,25 @@ from workbench.datasets.versions import write_version
 from workbench.errors import UsageError
 from workbench.notebook import cards
 from workbench.notebook.drawing import Line, line_chart, ticks
+from workbench.notebook.results import ShownReward
 from workbench.notebook.shown import ShownRun
-from workbench.records import Example, Failure, Message, Metric, Preference, Progress, Prompt, Run, RunState, utc_now
+from workbench.records import (
+    Example,
+    Failure,
+    Interval,
+    Message,
+    Metric,
+    Preference,
+    Progress,
+    Prompt,
+    Run,
+    RunState,
+    utc_now,
+)
 from workbench.runs import launch, liveness
 from workbench.store import rankings
 from workbench.store import runs as run_store
+from workbench.training.reward_diagnostics import Distribution, RewardReport, WrongPair, Yardstick
 
 EVIL = "<script>alert('x')</script><img src=http://elsewhere.example/a.png onerror=alert(1)> & 日本"
 
@@ -92,10 +106,47 @@ def test_a_shown_run_is_the_run(ws: Workspace):
     assert len({dataset, ws.dataset("notes"), *ws.datasets()}) == 1
 
 
-def test_rewards_get_a_chart_of_their_own(ws: Workspace):
-    run = a_run(ws)
-    add_points(ws, run, reward=0.5)
-    assert "Reward" in shown(ws.run(run.id)) and ws.run(run.id)._repr_html_().count("<svg") == 1
+@pytest.mark.parametrize(
+    ("kind", "series", "units"),
+    [
+        ("sft", ("loss", "eval_loss"), ["loss (nats per token)"]),
+        ("reward", ("loss", "accuracy", "margin"), ["loss", "share of pairs", "margin"]),
+        (
+            "dpo",
+            ("loss", "eval_reward_accuracy", "reward_margin", "reward_chosen"),
+            ["loss", "share of pairs", "margin"],
+        ),
+        ("rloo", ("loss", "reward", "eval_reward", "kl", "eval_kl", "reward_low"), ["reward", "KL from the start"]),
+    ],
+)
+def test_each_method_gets_the_charts_it_is_watched_by(
+    ws: Workspace, kind: str, series: tuple[str, ...], units: list[str]
+):
+    run = run_store.add_run(ws.store, kind=kind, name="Learn", slot="train", spec={})
+    add_points(ws, run, **dict.fromkeys(series, 0.5))
+    html = ws.run(run.id)._repr_html_()
+    read(html)
+    told = re.findall(r"aria-label='([^']+) over steps", html)
+    assert len(told) == len(units) and all(name.startswith(unit) for name, unit in zip(told, units, strict=True))
+
+
+def test_a_reward_report_shows_accuracy_beside_agreement_and_what_speaks_against_it(ws: Workspace):
+    share = Interval(value=0.7, low=0.6, high=0.8, n=40)
+    wrong = WrongPair(
+        row_ids=("r",), prompt=EVIL, chosen=EVIL, rejected="no", chosen_reward=-1.0, rejected_reward=0.5, k=2
+    )
+    report = RewardReport(
+        run_id="r", prompts=12, pairs=40, training_prompts=3, training_pairs=9, accuracy=share, wrong=(wrong,),
+        agreement=Yardstick(same=share, raters=2, items=9), warnings=("It may reward length.",),
+        demonstrations={"n": 4, "before": 1.0, "spread": 0.1, "after": 0.0},
+        distributions={"demonstrations": Distribution(scores=(0.0,), mean=Interval(value=0, low=0, high=0, n=1))},
+    )  # fmt: skip
+    found = ShownReward.of(report, ws.store)
+    assert found == report and found._repr_html_().count("<svg") == 2
+    text = shown(found)
+    for words in ("9 pairs on 3 prompts", "raters among themselves", "+1.000 on average", "-1.50", "reward length"):
+        assert words in text
+    assert "<script>" in text and "<svg" not in shown(ShownReward.of(RewardReport(run_id="r"), ws.store))
 
 
 def test_a_dataset_shows_its_head_and_how_much_there_is(ws: Workspace):

@@ -16,7 +16,7 @@ from workbench.api import Workspace
 from workbench.records import RunState
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
-NAMES = ("first_fine_tune", "rank_and_export")
+NAMES = ("first_fine_tune", "rank_and_export", "instructgpt_in_three_steps")
 ACTIVE = [RunState.QUEUED, RunState.STARTING, RunState.RUNNING]
 
 
@@ -26,7 +26,7 @@ def load(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def ws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A home with a tiny model; both notebooks run in it, one after the other."""
+    """A home with a tiny model; the notebooks run in it, one after the other."""
     folder = tmp_path_factory.mktemp("notebooks")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_HOME", str(folder / "home"))
@@ -35,6 +35,10 @@ def ws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         patch.setenv("WORKBENCH_NOTEBOOK_MODEL", "tiny")
         patch.setenv("WORKBENCH_NOTEBOOK_TOKENS", "1500")
         patch.setenv("WORKBENCH_NOTEBOOK_PROMPTS", "3")
+        patch.setenv("WORKBENCH_NOTEBOOK_SCORER", "chrf")  # a model made in code keeps no rule of the kit
+        patch.setenv("WORKBENCH_NOTEBOOK_RANKED", "6")
+        patch.setenv("WORKBENCH_NOTEBOOK_STEPS", "2")
+        patch.setenv("WORKBENCH_NOTEBOOK_ANSWER_TOKENS", "24")
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
         patch.setenv("JUPYTER_PLATFORM_DIRS", "1")
@@ -85,3 +89,18 @@ def test_the_notebooks_run_from_top_to_bottom(ws: Workspace, tmp_path: Path):
     assert "Leaderboard" in told and "rejected" in told and "answers given again exactly" in told
     assert tuned.adapter_digest is not None and tuned.adapter_digest in told
     assert [run.kind for run in ws.runs(states=["failed", "interrupted"])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_three_steps_of_instructgpt_and_dpo_run_from_top_to_bottom(ws: Workspace, tmp_path: Path):
+    told = texts(execute("instructgpt_in_three_steps", tmp_path / "third"))
+    assert "160 demonstrations, 100 prompts to rank, 50 held-out prompts" in told
+    assert "6 prompts ranked by {'scorer: chrf'}" in told, "rankings are labelled as a scorer's"
+    assert "right on held-out pairs" in told and "preferring the longer answer" in told
+    assert "KL from the start" in told and "n = 3)" in told and "nats an answer" in told
+    assert "ranked by scorer: chrf" in told, "the lineage reaches who ranked"
+    kinds = {run.kind for run in ws.runs(states=["finished"])}
+    assert {"sft", "sample", "reward", "score", "rloo", "dpo", "answer", "kl"} <= kinds
+    assert [run.name for run in ws.runs(states=["failed", "interrupted"])] == []
+    assert {ranking.source for queue in ws.rank_queues() for ranking in ws.rankings(queue.id)} >= {"scorer"}

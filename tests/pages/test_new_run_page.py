@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,37 @@ def test_every_setting_can_be_reached_from_the_form(ready: Store) -> None:
     assert missing == []
     assert "Advanced settings" in [item.label for item in app.expander]
     assert "Forecast" in words(app)
+
+
+@pytest.fixture
+def rewarded(ready: Store) -> Run:
+    """A reward model that started from an adapter."""
+    model = ensure_bundled(ready)
+    tuned = model_store.add_variant(ready, "tuned", model_id=model.id, adapter_path="/nowhere")
+    run = run_store.add_run(ready, kind="reward", name="Taste", slot="train", spec={})
+    told = {"model_id": model.id, "digest": "d", "bias": 0.0, "max_length": 64, "pairs": 3}
+    run_store.update_run(ready, run.id, state=RunState.FINISHED, result={"reward": told})
+    folder = ready.settings.run_dir(run.id)
+    folder.mkdir(parents=True)
+    (folder / "inputs.json").write_text(json.dumps({"adapter_id": tuned.id}))
+    return run_store.get_run(ready, run.id)
+
+
+@pytest.mark.parametrize("kind", ["rloo", "grpo"])
+def test_without_a_reward_model_reinforcing_sends_to_one(ready: Store, kind: str) -> None:
+    app = open_page(links.NEW_RUN, kind=kind)
+    assert "Go to Reward" in labels(app) and "Launch" not in labels(app)
+
+
+def test_from_a_reward_model_its_base_and_the_adapter_it_judges_are_chosen(
+    ready: Store, rewarded: Run, launched: list[tuple[str, object, str]]
+) -> None:
+    app = open_page(links.NEW_RUN, kind="rloo", reward=rewarded.id)
+    chosen = {box.label: box.value for box in app.selectbox}
+    tuned = next(each for each in model_store.list_variants(ready) if each.name == "tuned")
+    assert (chosen["Reward model"], chosen["Adapter"]) == (rewarded.id, tuned.id)
+    launch_button(app).click().run()
+    kind, config, _ = launched[0]
+    assert kind == "rloo" and config.model_dump()["reward"] == rewarded.id  # type: ignore[attr-defined]
+    app = open_page(links.NEW_RUN, kind="rloo", reward="nobody")
+    assert "no such reward model" in words(app).lower()

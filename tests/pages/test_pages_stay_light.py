@@ -20,6 +20,8 @@ ws = Workspace()
 train, _ = ws.install_kit("assistant")
 run, base, tuned = finish_with_variant(ws.store, "One")
 failed = add_sft(ws.store, "Two", RunState.FAILED)
+from test_reward_page import add_reward_model
+add_reward_model(ws.store)
 from tiny import make_tokenizer
 from workbench.store import models as model_store
 folder = make_tokenizer(ws.settings.models_dir / "tok")

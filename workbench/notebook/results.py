@@ -1,4 +1,7 @@
-"""Tokens, comparisons, answered prompt sets and leaderboards as notebooks show them; they hold all that is shown."""
+"""Tokens, comparisons, answered prompt sets, leaderboards and reward reports as notebooks show them.
+
+They hold all that is shown.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from workbench.notebook.shown import Shown
 from workbench.preferences.leaderboard import Leaderboard
 from workbench.records import Record
 from workbench.runs.comparing import Comparison
+from workbench.training.reward_diagnostics import RewardReport
 
 
 class ShownComparison(Shown, Comparison):
@@ -47,3 +51,12 @@ class ShownTokens(Shown, InspectedRow):
 
     def _held(self, note: str) -> str:
         return cards.tokens_card(self)
+
+
+class ShownReward(Shown, RewardReport):
+    """What is known of a reward model."""
+
+    noun: ClassVar[type[Record]] = RewardReport
+
+    def _held(self, note: str) -> str:
+        return cards.reward_card(self)

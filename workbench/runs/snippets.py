@@ -21,6 +21,7 @@ VERBS = {
     "answer": ("compare",),
     "sample": ("rank", "create"),
     "score": ("reward", "score"),
+    "kl": ("models", "kl"),
     "self_instruct": ("self-instruct", "start"),
     "serve": ("serve",),
     "tour": ("tour",),

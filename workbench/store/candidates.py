@@ -361,23 +361,32 @@ def add_review(
     return review
 
 
-def undo_review(store: Store, run_id: str, reviewer: str) -> Review | None:
+def undo_review(store: Store, run_id: str, reviewer: str, *, nonce: str | None = None) -> Review | None:
     """Take back a person's last standing review in a run; the one before it counts again.
+
+    Args:
+        store: the store.
+        run_id: the run.
+        reviewer: whose review.
+        nonce: take back the review that was given under it instead; one that is taken back already stays so.
 
     Returns:
         The review that was taken back; None where there is none.
     """
-    last = (
+    found = (
         _joined()
         .join(_candidates, _candidates.c.id == _reviews.c.candidate_id)
-        .where(_candidates.c.run_id == run_id, _reviews.c.reviewer == check_reviewer(reviewer), _undos.c.at.is_(None))
+        .where(_candidates.c.run_id == run_id, _reviews.c.reviewer == check_reviewer(reviewer))
         .order_by(_reviews.c.created_at.desc(), _reviews.c.id.desc())
         .limit(1)
     )
+    wanted = found.where(_undos.c.at.is_(None)) if nonce is None else found.where(_reviews.c.nonce == nonce)
     with store.write() as connection:
-        row = connection.execute(last).first()
+        row = connection.execute(wanted).first()
         if row is None:
             return None
+        if row.undone_at is not None:
+            return _review(row)
         now = utc_now()
         connection.execute(insert(_undos).values(review_id=row.id, at=now))
     return _review(row).model_copy(update={"undone_at": now})

@@ -241,7 +241,9 @@ def _run_uses(store: Store, connection: Connection, run: Run) -> list[str]:
         if other.kind != "score" and other.result.get("reward_run_id") == run.id:
             uses.append(f"the run {other.name!r}, which learned from its reward")
         # A tour that has ended tells what it did; that does not keep its parts.
-        if other.id != run.id and other.state.active and run.id in {*ids_in(other.result), *ids_in(other.spec)}:
+        # One that waits names a reward model as it was typed, by its id or its name.
+        meant = {*ids_in(other.result), *ids_in(other.spec)} & {run.id, *((run.name,) if run.kind == "reward" else ())}
+        if other.id != run.id and other.state.active and meant:
             uses.append(f"the run {other.name!r}, which is at work with it")
     return uses
 
@@ -262,6 +264,7 @@ def _mentions(store: Store, run: Run, ids: set[str], names: set[str]) -> bool:
         "model_id",
         "demonstrations_version_id",
         *(("variant_id",) if run.kind == "export" else ()),
+        *(("variant", "reference", "version") if run.kind == "kl" else ()),
     )
     pinned: list[Any] = [run.result.get(key) for key in keys]
     grown = run.result.get("self_instruct")

@@ -288,6 +288,11 @@ class _Graph:
             self._link(grown.get("seeds_version_id"), run.id, "seeds of", gone="A version")
             self._link(grown.get("variant_id"), run.id, "wrote tasks in", gone="A variant")
             return
+        if run.kind == "kl":
+            self._link(run.result.get("version"), run.id, "prompts of", gone="A prompt set")
+            self._link(run.result.get("variant"), run.id, "answered in", gone="A variant")
+            self._link(run.result.get("reference"), run.id, "reference of", gone="A variant")
+            return
         # RLOO and GRPO learn from a reward model, a score run asks one; each tells its run.
         self._link(run.result.get("reward_run_id"), run.id, "reward of", gone="A reward model")
         if run.kind == "score":

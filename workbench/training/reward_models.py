@@ -365,7 +365,6 @@ def check_reward_folder(reward: RewardModel, model_record: Model) -> None:
     Raises:
         ModelProblem: it is not; says why.
     """
-
     folder = Path(reward.folder)
     if not (folder / FACTS).is_file():
         raise ModelProblem("the reward model's folder is gone", place=str(folder), remedy="Train it again.")

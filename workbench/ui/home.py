@@ -12,7 +12,16 @@ from workbench.api import Workspace
 from workbench.records import Dataset, Run, RunState, utc_now
 from workbench.ui.errors import shown_errors
 from workbench.ui.links import NEW_RUN, PLAYGROUND, RUNS, go_to, has_page, run_query, variants_query
-from workbench.ui.runs import active_runs, compare_pair, kind_name, progress_bar, run_link, state_badge, took
+from workbench.ui.runs import (
+    active_runs,
+    compare_pair,
+    compare_words,
+    kind_name,
+    progress_bar,
+    run_link,
+    state_badge,
+    took,
+)
 from workbench.ui.text import plain
 from workbench.ui.tour import show_findings, show_parts
 
@@ -63,11 +72,11 @@ def _compare_step(ws: Workspace) -> None:
     pair = compare_pair(ws, run)
     st.subheader("See what the training changed", anchor=False)
     st.markdown(
-        f"**{plain(run.name)}** has finished. Ask the base model and the tuned one the same thing, side by side."
+        f"**{plain(run.name)}** has finished. Ask the model before and after it the same thing, side by side."
     )
     with st.container(horizontal=True):
         if pair is not None and has_page(PLAYGROUND):
-            if st.button("Compare base and tuned", type="primary", icon=":material/compare_arrows:"):
+            if st.button(compare_words(ws, run), type="primary", icon=":material/compare_arrows:"):
                 go_to(PLAYGROUND, **variants_query(*pair))
         elif st.button("Open the run", type="primary", icon=":material/monitoring:"):
             go_to(RUNS, **run_query(run))

@@ -68,7 +68,8 @@ def show_fixing(ws: Workspace, preview: ImportPreview, draft: str) -> None:
             label = f"Drop these {count(len(by_row), 'row')}"
             if len(by_row) > 1 and st.button(label, icon=":material/delete_sweep:", key="import.drop_rows"):
                 _keep(ws, corrections | dict.fromkeys(by_row), draft)
-        st.caption(plain(f"{by_row[number].sentence()}"))
+        told = by_row[number].sentence()
+        st.caption(plain(told[:1].upper() + told[1:]))
         values = preview.bad_rows.get(number)
         if values is None:
             st.caption("This row is too long to be corrected here. Repair the file, or drop the row.")

@@ -22,6 +22,7 @@ PAGES = "pages"
 HOME = f"{PAGES}/start/home.py"
 DATASETS = f"{PAGES}/data/datasets.py"
 CRAFT = f"{PAGES}/data/craft.py"
+SELF_INSTRUCT = f"{PAGES}/data/self_instruct.py"
 NEW_RUN = f"{PAGES}/train/new_run.py"
 RUNS = f"{PAGES}/train/runs.py"
 MODELS = f"{PAGES}/train/models.py"
@@ -50,6 +51,9 @@ SECTIONS: dict[str, tuple[PageEntry, ...]] = {
     "Data": (
         PageEntry(DATASETS, "Datasets", "table_rows", "datasets", "Import rows, read them, see what is trained on."),
         PageEntry(CRAFT, "Craft", "edit_note", "craft", "Write and edit rows by hand; a save makes a version."),
+        PageEntry(
+            SELF_INSTRUCT, "Self-instruct", "psychiatry", "self-instruct", "Grow a dataset from a few tasks by people."
+        ),
     ),
     "Train": (
         PageEntry(NEW_RUN, "New run", "add_circle", "new-run", "Set up a training run, with a forecast and checks."),

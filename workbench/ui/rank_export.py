@@ -14,7 +14,8 @@ from workbench.preferences.exports import export_for_trl, export_rankings
 from workbench.preferences.pairs import HELD_OUT, Built, build_examples, build_preferences
 from workbench.records import RankQueue
 from workbench.ui.errors import shown_errors
-from workbench.ui.links import DATASETS, dataset_query, link_to
+from workbench.ui.links import DATASETS, NEW_RUN, dataset_query, link_to
+from workbench.ui.state import KIND_PARAM
 from workbench.ui.text import count, plain
 
 PAIRS, BEST = "Preference pairs", "Best answers"
@@ -91,6 +92,13 @@ def _show_made(ws: Workspace, made: Built) -> None:
             dataset = ws.dataset(version.dataset_id)
             told = f"{plain(dataset.name)}, version {version.number}: {count(version.rows, 'row')}"
             link_to(DATASETS, told, icon="check", **dataset_query(dataset.id))
+    learned = ws.dataset(made.train.dataset_id)
+    methods = {"reward": "Train a reward model", "dpo": "Train by DPO"}
+    if learned.kind != "preferences":
+        methods = {"sft": "Fine-tune on them"}
+    with st.container(horizontal=True):
+        for kind, label in methods.items():
+            link_to(NEW_RUN, label, icon="add_circle", **dataset_query(learned.id), **{KIND_PARAM: kind})
 
 
 def _downloads(ws: Workspace, queues: Sequence[RankQueue], key: str) -> None:

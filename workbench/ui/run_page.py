@@ -23,18 +23,20 @@ from workbench.ui.links import (
     NEW_RUN,
     PLAYGROUND,
     PROMPT_SETS,
+    REWARD,
     RUNS,
     clone_query,
     dataset_query,
     go_to,
     has_page,
     link_to,
+    run_query,
     variants_query,
 )
 from workbench.ui.run_charts import CHARTS, FIGURES, show_charts, show_figures, show_held_out_answers, show_warnings
 from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
-from workbench.ui.runs import compare_pair, kind_name, progress_bar, show_queue, state_badge, took
+from workbench.ui.runs import compare_pair, compare_words, kind_name, progress_bar, show_queue, state_badge, took
 from workbench.ui.state import COMPARE_PARAM
 from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
@@ -90,7 +92,7 @@ def _actions(ws: Workspace, run: Run) -> None:
             st.rerun()
         pair = compare_pair(ws, run) if run.state is RunState.FINISHED and has_page(PLAYGROUND) else None
         if pair is not None and st.button(
-            "Compare base and tuned", icon=":material/compare_arrows:", type="primary", key="run.playground"
+            compare_words(ws, run), icon=":material/compare_arrows:", type="primary", key="run.playground"
         ):
             go_to(PLAYGROUND, **variants_query(*pair))
         if run.kind in TRAINING and st.button(
@@ -111,6 +113,8 @@ def _actions(ws: Workspace, run: Run) -> None:
             )
         if run.kind == "import" and isinstance(run.result.get("dataset_id"), str):
             link_to(DATASETS, "Open the dataset", icon="table_rows", **dataset_query(str(run.result["dataset_id"])))
+        if run.kind == "reward" and run.state is RunState.FINISHED:
+            link_to(REWARD, "How far to trust it", icon="military_tech", **run_query(run))
         if run.kind == "answer":
             link_to(PROMPT_SETS, "Open the answers", icon="checklist", run=run.id)
 

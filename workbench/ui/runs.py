@@ -11,6 +11,7 @@ import streamlit as st
 from workbench.api import Workspace
 from workbench.records import Run, RunState, utc_now
 from workbench.runs.kinds import KINDS
+from workbench.store.lineage import read_inputs
 from workbench.ui.errors import shown_errors
 from workbench.ui.links import PLAYGROUND, RUNS, link_to, run_query, variants_query
 from workbench.ui.state import LAST_LOOK
@@ -106,7 +107,10 @@ def run_link(run: Run, *, label: str | None = None) -> None:
 
 
 def compare_pair(ws: Workspace, run: Run) -> tuple[str, str] | None:
-    """Ids of the base variant and of the variant that a finished run made; None where there is no such pair."""
+    """Ids of the variant that a finished run started from and of the one it made; None where there is no such pair.
+
+    It started from the adapter that it went on from, or from its base model.
+    """
     variants = ws.variants()
     wanted = run.result.get("variant_id")
     tuned = next(
@@ -114,15 +118,24 @@ def compare_pair(ws: Workspace, run: Run) -> tuple[str, str] | None:
     )
     if tuned is None or tuned.model_id is None:
         return None
-    base = next((item for item in variants if item.model_id == tuned.model_id and item.adapter_path is None), None)
-    return None if base is None else (base.id, tuned.id)
+    start = read_inputs(ws.store, run.id).get("adapter_id")
+    before = next((item for item in variants if item.id == start), None) or next(
+        (item for item in variants if item.model_id == tuned.model_id and item.adapter_path is None), None
+    )
+    return None if before is None else (before.id, tuned.id)
+
+
+def compare_words(ws: Workspace, run: Run) -> str:
+    """What the button says that leads to them."""
+    went_on = read_inputs(ws.store, run.id).get("adapter_id") is not None
+    return "Compare before and after" if went_on else "Compare base and tuned"
 
 
 def compare_link(ws: Workspace, run: Run) -> None:
-    """The link from a finished run to base and tuned side by side, nothing where there is nothing to compare."""
+    """The link from a finished run to before and after side by side, nothing where there is nothing to compare."""
     pair = compare_pair(ws, run) if run.state is RunState.FINISHED else None
     if pair is not None:
-        link_to(PLAYGROUND, "Compare base and tuned", icon="compare_arrows", **variants_query(*pair))
+        link_to(PLAYGROUND, compare_words(ws, run), icon="compare_arrows", **variants_query(*pair))
 
 
 def active_runs(ws: Workspace) -> list[Run]:

@@ -9,25 +9,6 @@ const LOOK_AGAIN_MS = 8000;
 const QUIET_MS = 1200; // without a key, after which a half ranking is told to the server
 const SKIP_REASONS = ["I do not understand the prompt", "I do not know the subject", "Too alike to tell", "Something is broken"];
 
-function make(tag, options = {}, ...children) {
-  const node = document.createElement(tag);
-  const { class: classes, text, on, ...rest } = options;
-  if (classes) node.className = classes;
-  if (text !== undefined) node.textContent = text;
-  for (const [event, action] of Object.entries(on ?? {})) node.addEventListener(event, action);
-  for (const [name, value] of Object.entries(rest)) node.setAttribute(name, value);
-  node.append(...children.filter((child) => child !== null));
-  return node;
-}
-
-function isField(node) {
-  return node instanceof Element && (node.matches("input, textarea, select") || node.isContentEditable);
-}
-
-function plural(number, noun) {
-  return number.toLocaleString("en") + " " + noun + (number === 1 ? "" : "s");
-}
-
 class Desk {
   constructor(root) {
     this.root = root;
