@@ -299,9 +299,16 @@ class Workspace:
 
         Raises:
             UsageError: the kind is unknown or the config does not hold.
+            NotFound: a training run names a dataset, model, variant or reward model that is not there.
         """
+        from workbench.runs.kinds import parse_config
         from workbench.runs.launch import launch_run
+        from workbench.training.configs import TrainingConfig
+        from workbench.training.rows import check_named
 
+        config = parse_config(kind, config)
+        if isinstance(config, TrainingConfig):
+            check_named(self.store, config)  # a mistyped name is told at once, not by a run that fails
         return ShownRun.of(launch_run(self.store, kind, config, name=name), self.store)
 
     def train(
@@ -318,7 +325,7 @@ class Workspace:
 
         Raises:
             UsageError: no such method, or a setting does not hold.
-            NotFound: dataset or model are not there.
+            NotFound: dataset, model or reward model are not there.
         """
         from workbench.runs.kinds import training_kinds
 
@@ -326,7 +333,6 @@ class Workspace:
         if method not in methods:
             remedy = f"Choose one of {', '.join(methods)}."
             raise UsageError("no such method of training", place="method", value=method, remedy=remedy)
-        self.version(dataset)  # a mistyped name is told at once, not by a run that fails
         config = {"dataset": dataset, "model": self.model(model).id, "name": name or "", **options}
         return self.launch(method, config, name=name)
 

@@ -15,6 +15,8 @@ from workbench.cli.runs import launched
 from workbench.errors import UsageError
 from workbench.runs.kinds import Kind, parse_config, training_kinds
 from workbench.settings import typed_path
+from workbench.training.configs import TrainingConfig
+from workbench.training.rows import check_named
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -48,9 +50,7 @@ def _command(kind: Kind) -> Any:
             raise UsageError(
                 "a dataset is needed", place="--dataset", remedy="`workbench data list` shows what there is."
             )
-        # Names are looked up at once: a run that fails a minute later for a typing mistake helps nobody.
         given["model"] = workspace.model(str(given.get("model", "bundled"))).id
-        workspace.version(str(given["dataset"]))
         if dry_run:
             _show_plan(workspace, kind.name, given)
             return
@@ -92,6 +92,8 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
 
 def _show_plan(workspace: Workspace, kind: str, config: dict[str, Any]) -> None:
     checked = parse_config(kind, config)
+    if isinstance(checked, TrainingConfig):
+        check_named(workspace.store, checked)
     try:
         forecast = workspace.forecast(kind, checked)
     except UsageError as problem:  # the method has none

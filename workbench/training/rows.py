@@ -125,6 +125,22 @@ def resolve_inputs(store: Store, config: TrainingConfig) -> Inputs:
     )
 
 
+def check_named(store: Store, config: TrainingConfig) -> None:
+    """Whether all that a config names is there and goes together, before a run is launched on it.
+
+    Raises:
+        NotFound: a dataset, version, model, variant or reward model is not there.
+        DataProblem: a dataset holds what the method does not learn from.
+        UsageError: the adapter to go on from lies over another base, or is a reward model.
+    """
+    from workbench.training.reward_models import get_reward_model
+
+    resolve_inputs(store, config)
+    reward = getattr(config, "reward", None)
+    if isinstance(reward, str):
+        get_reward_model(store, reward)
+
+
 def pin_inputs(config: TrainingConfig, job: Job) -> Inputs:
     """What the config named at the run's first start: a dataset that got a newer version since is still the old one."""
     path = job.folder / "inputs.json"
