@@ -535,21 +535,27 @@ class Workspace:
             threshold: decide novelty again under this ROUGE-L F1, without generating; the run's own when None.
             filters: state, reason, review, search, offset and limit, as in `review.page_candidates`.
         """
+        from workbench.notebook.growing import ShownCandidates
         from workbench.self_instruct.review import load_board, page_candidates
 
-        return page_candidates(load_board(self.store, run_id, threshold=threshold), **filters)
+        page = page_candidates(load_board(self.store, run_id, threshold=threshold), **filters)
+        return ShownCandidates.of(page, self.store)
 
     def funnel(self, run_id: str, *, threshold: float | None = None) -> Funnel:
         """What became of everything a self-instruct run wrote: read, passed, answered, kept, accepted, and why not."""
+        from workbench.notebook.growing import ShownFunnel
         from workbench.self_instruct.review import load_board, measure_funnel
 
-        return measure_funnel(load_board(self.store, run_id, threshold=threshold), self.store)
+        board = load_board(self.store, run_id, threshold=threshold)
+        return ShownFunnel.of(measure_funnel(board, self.store), self.store)
 
     def diversity(self, run_id: str, *, threshold: float | None = None, include: Include = "unrejected") -> Diversity:
         """Verbs and nouns of a self-instruct run's tasks, all that nobody rejected or those accepted only."""
+        from workbench.notebook.growing import ShownDiversity
         from workbench.self_instruct.review import board_diversity, load_board
 
-        return board_diversity(load_board(self.store, run_id, threshold=threshold), include=include)
+        board = load_board(self.store, run_id, threshold=threshold)
+        return ShownDiversity.of(board_diversity(board, include=include), self.store)
 
     def review_candidate(self, candidate_id: str, verdict: Verdict, reviewer: str, **edit: Any) -> Review:
         """Say of a candidate that it is accepted, edited or rejected; see `review.review_candidate`.

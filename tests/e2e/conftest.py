@@ -164,17 +164,35 @@ def end_runs(home: Path) -> None:
     store.close()
 
 
-@pytest.fixture(scope="session")
-def toured() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A home in which the quick tour was taken by the command line, and the document it printed."""
-    kept = os.environ.get("WORKBENCH_TEST_TOURED")  # a home to look at afterwards, and to start from the next time
+def take_tour(kept: str | None, *options: str, timeout: float = 900) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A home in which a tour was taken by the command line, and the document it printed.
+
+    Args:
+        kept: a home to look at afterwards, and to start from the next time; a passing one where None.
+        options: of `workbench tour`.
+        timeout: seconds.
+    """
     folder = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="workbench-toured-"))
     document = folder / "tour.json"
     if not document.exists():
-        done = workbench(folder, "tour", "--quick", "--json")
+        done = workbench(folder, "tour", *options, "--json", timeout=timeout)
         assert done.returncode == 0, done.stdout + done.stderr
         document.write_text(done.stdout)
     yield folder, json.loads(document.read_text())
     end_runs(folder)
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def toured() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A home in which the quick tour was taken, and the document it printed."""
+    yield from take_tour(os.environ.get("WORKBENCH_TEST_TOURED"), "--quick")
+
+
+@pytest.fixture(scope="session")
+def looped() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A home in which InstructGPT's protocol was followed, and the document it printed."""
+    if not (kept := os.environ.get("WORKBENCH_TEST_LOOPED")) and not os.environ.get("WORKBENCH_SCREENSHOTS"):
+        pytest.skip("takes a quarter of an hour; test_reward_loop looks at the same pages")
+    yield from take_tour(kept, "--protocol", "instructgpt", timeout=3600)

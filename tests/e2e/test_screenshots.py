@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rank_homes import open_home
 from test_main_flow import clean, settled
+
+from tests.growing_homes import add_grown
+from workbench.self_instruct.review import load_board, page_candidates, review_candidate
 
 pytestmark = [pytest.mark.bundled, pytest.mark.e2e, pytest.mark.timeout(900)]
 PAGES = (
     "home",
     "datasets",
     "craft",
+    "self-instruct",
     "new-run",
     "runs",
     "models",
@@ -25,6 +30,7 @@ PAGES = (
     "prompt-sets",
     "rank",
     "leaderboard",
+    "reward",
     "export",
     "demo",
     "lineage",
@@ -74,6 +80,7 @@ def test_screenshots_of_every_page_after_the_tour(
         "prompt-sets": "prompt-sets",
         "answers": f"prompt-sets?run={document['answers_run']}",
         "craft": f"craft?dataset={document['dataset']['id']}",
+        "self-instruct": "self-instruct",
         "rank": "rank",
         "export": "export",
         "lineage": f"lineage?of={variants['tuned']}",
@@ -92,3 +99,48 @@ def test_screenshots_of_every_page_after_the_tour(
     # The page keeps to its end while a conversation grows; a tall window shows the whole of it.
     page.set_viewport_size({"width": page.viewport_size["width"], "height": 1600})
     shoot(page, f"playground-{look}", tmp_path, whole=False)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_screenshots_of_a_self_instruct_run(
+    look: str, tmp_path: Path, start_app: Callable[[Path], Any], new_page: Callable[..., Any]
+):
+    store = open_home(tmp_path / "home")
+    run = add_grown(store)
+    for place, candidate in enumerate(page_candidates(load_board(store, run.id), review="open", limit=5).candidates):
+        review_candidate(store, candidate.id, "reject" if place == 3 else "accept", "Ada")
+    store.close()
+    app, page = start_app(tmp_path / "home"), new_page(**{**LOOKS[look], "height": 1500})
+    for view in ("yield", "candidates", "threshold", "version"):
+        page.goto(f"{app.address}/self-instruct?run={run.id}&view={view}")
+        shoot(page, f"self-instruct-{view}-{look}", tmp_path, whole=False)
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 900})
+    page.goto(f"{app.address}/self-instruct?run={run.id}&view=review")
+    page.locator(".review .name").fill("Ada")
+    page.keyboard.press("Enter")
+    page.locator(".review .task").wait_for()
+    shoot(page, f"self-instruct-review-{look}", tmp_path, whole=False)
+
+
+@pytest.mark.timeout(4000)
+@pytest.mark.parametrize("look", LOOKS)
+def test_screenshots_of_a_reward_and_of_what_learned_from_it(
+    look: str,
+    looped: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    start_app: Callable[[Path], Any],
+    new_page: Callable[..., Any],
+):
+    home, document = looped
+    runs = {stage["stage"]: stage["run"] for stage in document["stages"]}
+    app, page = start_app(home), new_page(**LOOKS[look])
+    shoot_loop(page, app.address, document["reward"]["run"], runs["rloo"], runs["dpo"], look, tmp_path)
+
+
+def shoot_loop(page: Any, address: str, reward: str, rloo: str, dpo: str, look: str, tmp_path: Path) -> None:
+    """The Reward page, a reinforcement run and a DPO run."""
+    places = {"reward": f"reward?run={reward}", "rlhf-run": f"runs?run={rloo}", "dpo-run": f"runs?run={dpo}"}
+    for name, place in places.items():
+        page.goto(f"{address}/{place}")
+        page.locator(".js-plotly-plot").first.wait_for()
+        shoot(page, f"{name}-{look}", tmp_path)

@@ -82,6 +82,14 @@ def test_held_out_answers_are_listed_with_their_reward(store: Store) -> None:
     assert list(table["reward"]) == [-1.0] and list(table["answer"]) == ["<b>a</b>"]
 
 
+def test_a_small_constant_is_drawn_where_it_lies() -> None:
+    from workbench.ui import charts
+
+    level = charts.line_figure({"learning rate": [(1, 2e-4), (2, 2e-4)]}, "learning rate")
+    assert level.layout.yaxis.range == (0, 4e-4)
+    assert charts.line_figure({"loss": [(1, 0.5), (2, 0.4)]}, "loss").layout.yaxis.range is None
+
+
 def test_supervised_fine_tuning_looks_as_before(store: Store) -> None:
     app = open_page(links.RUNS, run=add_sft(store, "One", RunState.FINISHED).id)
     assert [metric.label for metric in app.metric][:2] == ["Train loss", "Held-out loss"]
@@ -96,7 +104,10 @@ def test_the_form_of_a_reinforcement_run_asks_for_prompts_and_a_reward(store: St
 
     asked = [Prompt(messages=(Message(role="user", content=f"What is {n}?"),)) for n in range(4)]
     write_version(store, create_dataset(store, "asked", "prompts").id, asked)
+    reward = run_store.add_run(store, kind="reward", name="Taste", slot="nowhere", spec={})
+    told = {"model_id": "mdl_x", "digest": "d", "bias": 0.0, "max_length": 64}
+    run_store.update_run(store, reward.id, state=RunState.FINISHED, result={"reward": told})
     app = open_page(links.NEW_RUN, kind=kind)
     assert not app.exception
     shown = {field.label for group in ("text_input", "number_input", "selectbox") for field in app.get(group)}
-    assert {"Reward", "Beta", "Answers per prompt", "Prompts per step"} <= shown
+    assert {"Reward model", "Beta", "Answers per prompt", "Prompts per step"} <= shown

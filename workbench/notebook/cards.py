@@ -13,6 +13,7 @@ from workbench.datasets.inspecting import InspectedRow
 from workbench.evaluation.aggregate import AnswerGrid
 from workbench.evaluation.report_pieces import COLORS, date_text, escaped, mean_text, share_text
 from workbench.notebook.drawing import Line, interval_chart, line_chart
+from workbench.notebook.pieces import NOTE, TEXT, card, noted, number_of, text_table, titled
 from workbench.notebook.tokens import chips_html
 from workbench.preferences.leaderboard import Leaderboard
 from workbench.records import (
@@ -44,8 +45,6 @@ SMOOTHED_FROM = 12
 """Points beyond which a series of steps is shown smoothed."""
 WRONG_PAIRS = 3
 """Pairs that a reward model gets wrong."""
-MOST_LETTERS = 400
-"""Letters of a cell."""
 MOST_CHIPS = 1000
 """Tokens of a row."""
 STATE_COLORS = {
@@ -57,13 +56,6 @@ STATE_COLORS = {
     RunState.STOPPED: "#B45309",
     RunState.INTERRUPTED: "#B45309",
 }
-_CARD = (
-    "border:1px solid rgba(128,140,140,.4);border-radius:8px;padding:12px 14px;margin:4px 0;max-width:1100px;"
-    "font-size:13px;line-height:1.45"
-)
-_NOTE = "opacity:.7;font-size:12px"
-_TEXT = "white-space:pre-wrap;overflow-wrap:break-word;text-align:left"
-_CELL = f"{_TEXT};vertical-align:top;padding:4px 10px 4px 0;border-bottom:1px solid rgba(128,140,140,.25)"
 
 
 def run_card(run: Run, metrics: Sequence[Metric] = (), *, now: datetime | None = None, note: str = "") -> str:
@@ -77,28 +69,28 @@ def run_card(run: Run, metrics: Sequence[Metric] = (), *, now: datetime | None =
     """
     color = STATE_COLORS[run.state]
     badge = f"<span style='background:{color};color:#fff;border-radius:9px;padding:1px 9px'>{run.state.value}</span>"
-    parts = [_title(run.name, f"{badge} <span style='{_NOTE}'>{escaped(run.kind)} · {escaped(run.id)}</span>")]
+    parts = [titled(run.name, f"{badge} <span style='{NOTE}'>{escaped(run.kind)} · {escaped(run.id)}</span>")]
     if run.state.active:
         parts.append(_progress(run))
     elif run.started_at and run.ended_at:
-        parts.append(_noted(f"took {span((run.ended_at - run.started_at).total_seconds())}"))
+        parts.append(noted(f"took {span((run.ended_at - run.started_at).total_seconds())}"))
     if run.failure is not None and not run.state.active:
         remedy = f" {run.failure.remedy}" if run.failure.remedy else ""
-        parts.append(f"<div style='color:{color};{_TEXT}'>{escaped(run.failure.message + remedy)}</div>")
+        parts.append(f"<div style='color:{color};{TEXT}'>{escaped(run.failure.message + remedy)}</div>")
     found = series(metrics)
     parts += _method_charts(run.kind, found)
     figures = [("tokens_per_s", "tokens/s", ",.0f"), ("memory_mb", "MB of memory", ",.0f")]
     told = [f"{found[name][-1][1]:{form}} {unit}" for name, unit, form in figures if found.get(name)]
     if run.state.active and now is not None:
         told.append(f"as of {now:%H:%M:%S} UTC; show it again for what is new")
-    parts += [_noted(" · ".join(told)), _noted(note)]
-    return _card(parts)
+    parts += [noted(" · ".join(told)), noted(note)]
+    return card(parts)
 
 
 def _progress(run: Run) -> str:
     share = run.progress.share
     if run.state is RunState.QUEUED:
-        return _noted("waits for its turn")
+        return noted("waits for its turn")
     bar = ""
     if share is not None:
         shape = "border-radius:4px;height:8px"
@@ -151,17 +143,17 @@ def dataset_card(dataset: Dataset, version: Version | None, rows: Sequence[Row],
     if version is None:
         told = f"{dataset.kind} · no version yet"
     else:
-        counted = f"version {version.number} of {versions:,} · {_count(version.rows, 'row')}"
+        counted = f"version {version.number} of {versions:,} · {number_of(version.rows, 'row')}"
         told = f"{dataset.kind} · {counted} · {date_text(version.created_at)}"
-    parts = [_title(dataset.name, _noted(told)), _noted(" · ".join(dataset.tags)), _noted(dataset.description)]
+    parts = [titled(dataset.name, noted(told)), noted(" · ".join(dataset.tags)), noted(dataset.description)]
     if version is not None:
-        parts.append(_noted(version.message))
+        parts.append(noted(version.message))
         shown = [payload_cells(row.payload) for row in rows]
         heads = list(dict.fromkeys(head for cells in shown for head in cells))
-        parts.append(_table(heads, [[cells.get(head, "") for head in heads] for cells in shown]))
+        parts.append(text_table(heads, [[cells.get(head, "") for head in heads] for cells in shown]))
         if version.rows > len(rows):
-            parts.append(_noted(f"and {version.rows - len(rows):,} more"))
-    return _card(parts)
+            parts.append(noted(f"and {version.rows - len(rows):,} more"))
+    return card(parts)
 
 
 def payload_cells(payload: Payload) -> dict[str, str]:
@@ -186,30 +178,30 @@ def conversation_text(turns: Sequence[Message]) -> str:
 
 def tokens_card(row: InspectedRow) -> str:
     """A training row: its tokens, the learned ones coloured, special ones dashed."""
-    told = f"{_count(row.tokens, 'token')}, {row.supervised:,} learned (coloured); special ones are dashed"
+    told = f"{number_of(row.tokens, 'token')}, {row.supervised:,} learned (coloured); special ones are dashed"
     more = row.tokens - MOST_CHIPS
-    cut = _noted(f"and {more:,} more tokens") if more > 0 else ""
+    cut = noted(f"and {more:,} more tokens") if more > 0 else ""
     chips = chips_html(row.chips[:MOST_CHIPS])
-    return _card([_title(row.title or "As the model reads it", _noted(told)), _noted(row.note), chips, cut])
+    return card([titled(row.title or "As the model reads it", noted(told)), noted(row.note), chips, cut])
 
 
 def comparison_card(comparison: Comparison) -> str:
     """A prompt with its panes side by side: variant, fingerprint, tokens per second, and the answer as text."""
     panes = []
     for pane in comparison.panes:
-        body = f"<div style='color:#DC2626;{_TEXT}'>{escaped(pane.problem)}</div>" if pane.problem else ""
+        body = f"<div style='color:#DC2626;{TEXT}'>{escaped(pane.problem)}</div>" if pane.problem else ""
         if pane.completion is not None and (pane.completion.text or not pane.problem):
             body += answer_part(pane.completion)
         panes.append(_pane(pane.variant.name, body))
     sampling = comparison.sampling
     seed = "a new seed each time" if sampling.seed is None else f"seed {sampling.seed}"
     settings = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, {seed}"
-    return _card([_quoted(comparison.prompt), _noted(settings), _side_by_side(panes)])
+    return card([_quoted(comparison.prompt), noted(settings), _side_by_side(panes)])
 
 
 def answer_card(completion: Completion, name: str) -> str:
     """One answer with who gave it."""
-    return _card([_quoted(completion.prompt), _side_by_side([_pane(name, answer_part(completion))])])
+    return card([_quoted(completion.prompt), _side_by_side([_pane(name, answer_part(completion))])])
 
 
 def answer_part(completion: Completion) -> str:
@@ -223,7 +215,7 @@ def answer_part(completion: Completion) -> str:
     if completion.fingerprint:
         told.append(f"fingerprint {completion.fingerprint}" + ("" if completion.verified else " (unverified)"))
     error = f"<div style='color:#DC2626'>{escaped(completion.error)}</div>" if completion.error else ""
-    return f"<div dir='auto' style='{_TEXT}'>{escaped(text)}</div>{error}{_noted(' · '.join(told))}"
+    return f"<div dir='auto' style='{TEXT}'>{escaped(text)}</div>{error}{noted(' · '.join(told))}"
 
 
 def grid_card(grid: AnswerGrid) -> str:
@@ -244,15 +236,19 @@ def grid_card(grid: AnswerGrid) -> str:
         texts = ["" if cell is None else cell.completion.error or cell.completion.text for cell in cells]
         shown.append([conversation_text(prompt.messages), *texts])
     more = len(grid.prompts) - len(shown)
-    parts = [_title(grid.name or "Answers", _noted(_count(len(grid.prompts), "prompt"))), _table(heads, lines)]
-    parts.append(_table(["prompt", *(variant.name for variant in grid.variants)], shown))
-    return _card([*parts, _noted(f"and {more:,} more prompts" if more else "")])
+    parts = [titled(grid.name or "Answers", noted(number_of(len(grid.prompts), "prompt"))), text_table(heads, lines)]
+    parts.append(text_table(["prompt", *(variant.name for variant in grid.variants)], shown))
+    return card([*parts, noted(f"and {more:,} more prompts" if more else "")])
 
 
 def board_card(board: Leaderboard) -> str:
     """A leaderboard: strengths with intervals, what each pair comes to, and what speaks against trusting it."""
     names = {item.variant_id: board.names.get(item.variant_id, item.variant_id) for item in board.ratings}
-    counted = [_count(board.votes, "vote"), _count(board.prompts, "prompt"), _count(len(board.raters), "rater")]
+    counted = [
+        number_of(board.votes, "vote"),
+        number_of(board.prompts, "prompt"),
+        number_of(len(board.raters), "rater"),
+    ]
     estimates = [
         (names[item.variant_id], Interval(value=item.strength, low=item.low, high=item.high, n=item.comparisons))
         for item in board.ratings
@@ -267,60 +263,47 @@ def board_card(board: Leaderboard) -> str:
         ]
         for item in board.ratings
     ]
-    parts = [_title("Leaderboard", _noted(" · ".join(counted)))]
+    parts = [titled("Leaderboard", noted(" · ".join(counted)))]
     parts.append(interval_chart(estimates, "strength (Bradley–Terry, natural log), 95 % intervals", zero=True))
-    parts.append(_table(["rank", "variant", "strength", "won, ties half", "comparisons"], lines))
+    parts.append(text_table(["rank", "variant", "strength", "won, ties half", "comparisons"], lines))
     for told in (board.conclusions, board.notes):
         if told:
             parts.append(f"<ul style='margin:6px 0'>{''.join(f'<li>{escaped(each)}</li>' for each in told)}</ul>")
-    return _card(parts)
+    return card(parts)
 
 
 def reward_card(report: RewardReport) -> str:
     """A reward model: accuracy on held-out pairs beside what raters reach, rewards by group, and what to distrust."""
-    learned = f"{_count(report.training_pairs, 'pair')} on {_count(report.training_prompts, 'prompt')}"
-    held_out = f"{_count(report.pairs, 'held-out pair')} on {_count(report.prompts, 'prompt')}"
+    learned = f"{number_of(report.training_pairs, 'pair')} on {number_of(report.training_prompts, 'prompt')}"
+    held_out = f"{number_of(report.pairs, 'held-out pair')} on {number_of(report.prompts, 'prompt')}"
     shares = [
         ("right on held-out pairs", report.accuracy),
         ("preferring the longer answer", report.length.longer_wins if report.length else None),
         ("raters among themselves", report.agreement.same if report.agreement else None),
     ]
     groups = [(name, group.mean) for name, group in report.distributions.items()]
-    parts = [_title("Reward model", _noted(f"learned from {learned}; measured on {held_out}"))]
+    parts = [titled("Reward model", noted(f"learned from {learned}; measured on {held_out}"))]
     parts.append(
         interval_chart([(name, share) for name, share in shares if share], "share of pairs right, 95 % intervals")
     )
     parts.append(interval_chart(groups, "mean reward of a group of answers, 95 % intervals", zero=True))
     if report.demonstrations:
         before, after = report.demonstrations["before"], report.demonstrations["after"]
-        parts.append(_noted(f"Demonstrations scored {before:+.3f} on average and, with the bias, {after:+.3f}."))
+        parts.append(noted(f"Demonstrations scored {before:+.3f} on average and, with the bias, {after:+.3f}."))
     wrong = [[pair.prompt, pair.chosen, pair.rejected, f"{pair.margin:.2f}"] for pair in report.wrong[:WRONG_PAIRS]]
-    parts.append(_table(["most wrong: prompt", "preferred", "other", "margin"], wrong))
+    parts.append(text_table(["most wrong: prompt", "preferred", "other", "margin"], wrong))
     for told in (report.warnings, report.notes):
         if told:
             parts.append(f"<ul style='margin:6px 0'>{''.join(f'<li>{escaped(each)}</li>' for each in told)}</ul>")
-    return _card(parts)
+    return card(parts)
 
 
 # Pieces ------------------------------------------------------------------------------------------------------------
 
 
-def _card(parts: Sequence[str]) -> str:
-    # Half of a character, as a model can write it, becomes a question mark: a notebook file of UTF-8 cannot hold it.
-    return f"<div style='{_CARD}'>{''.join(parts)}</div>".encode("utf-8", "replace").decode()
-
-
-def _title(name: str, beside: str) -> str:
-    return f"<div><b style='font-size:15px'>{escaped(name)}</b> {beside}</div>"
-
-
-def _noted(text: str) -> str:
-    return f"<div style='{_NOTE}'>{escaped(text)}</div>" if text else ""
-
-
 def _quoted(turns: Sequence[Message]) -> str:
     text = escaped(conversation_text(turns))
-    return f"<div dir='auto' style='border-left:3px solid {COLORS[2]};padding-left:10px;{_TEXT}'>{text}</div>"
+    return f"<div dir='auto' style='border-left:3px solid {COLORS[2]};padding-left:10px;{TEXT}'>{text}</div>"
 
 
 def _pane(name: str, body: str) -> str:
@@ -329,28 +312,3 @@ def _pane(name: str, body: str) -> str:
 
 def _side_by_side(panes: Sequence[str]) -> str:
     return f"<div style='display:flex;flex-wrap:wrap;gap:18px;margin-top:8px'>{''.join(panes)}</div>"
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table of texts; columns without any text are left out."""
-    kept = [place for place in range(len(heads)) if any(line[place] for line in lines)]
-    if not kept:
-        return ""
-    head = "".join(f"<th style='{_CELL}'>{escaped(heads[place])}</th>" for place in kept)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td dir='auto' style='{_CELL}'>{escaped(_cut(line[place]))}</td>" for place in kept)
-        + "</tr>"
-        for line in lines
-    )
-    look = "border-collapse:collapse;margin-top:8px;color:inherit;font-size:inherit"
-    table = f"<table style='{look}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div style='overflow-x:auto'>{table}</div>"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1].rstrip() + "…"

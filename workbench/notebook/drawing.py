@@ -1,4 +1,4 @@
-"""Charts as SVG text: lines over steps, and estimates with their intervals.
+"""Charts as SVG text: lines over steps, estimates with their intervals, and counts as bars.
 
 Colours are of a middle lightness and axes take the text's own colour, so a chart reads on light and dark pages alike.
 Everything is inline: no style sheet that could leak into the notebook, no script, nothing to fetch.
@@ -101,6 +101,31 @@ def interval_chart(estimates: Sequence[tuple[str, Interval]], unit: str, *, zero
     axis = f"<text x='{(left + WIDTH - _RIGHT) / 2:.0f}' y='{height - 4}' text-anchor='middle' {_INK}>"
     parts.append(f"{axis}{escaped(unit)}</text>")
     return _svg(height, f"{unit} with intervals", parts)
+
+
+def bar_chart(bars: Sequence[tuple[str, int, str]], unit: str, *, color: str = COLORS[0]) -> str:
+    """One bar a row with its count; hovering tells more. Empty where there is no bar.
+
+    Args:
+        bars: shown name, count, and what hovering tells besides, in order.
+        unit: what is counted.
+        color: of the bars.
+    """
+    if not bars:
+        return ""
+    left, row, room = 210, 24, 46
+    most = max(1, *(count for _, count, _ in bars))
+    parts = []
+    for place, (name, count, more) in enumerate(bars):
+        top, width = _TOP + place * row, count / most * (WIDTH - left - _RIGHT - room)
+        told, shown = f"{name}: {count:,} {unit}{f'; {more}' if more else ''}", escaped(_cut(name, 34))
+        parts.append(
+            f"<g><title>{escaped(told)}</title>"
+            f"<text x='{left - 10}' y='{top + row / 2 + 3:.1f}' text-anchor='end' {_INK}>{shown}</text>"
+            f"<rect x='{left}' y='{top + 3}' width='{width:.1f}' height='{row - 6}' rx='2' fill='{color}'/>"
+            f"<text x='{left + width + 6:.1f}' y='{top + row / 2 + 3:.1f}' {_INK}>{count:,}</text></g>"
+        )
+    return _svg(len(bars) * row + 2 * _TOP, f"{unit} by name", parts)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

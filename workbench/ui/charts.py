@@ -23,6 +23,8 @@ COLORS = ("#0D9488", "#D97706", "#6D6AF0", "#DB2777", "#65A30D", "#0284C7", "#A8
 BAND = "rgba(217, 119, 6, 0.20)"
 FAINT = "rgba(128, 140, 140, 0.45)"
 CONFIG: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}
+SMALL = 0.01
+"""A constant below this, as a learning rate is, gets an axis of its own size; Plotly's would reach from -1 to 1."""
 
 
 def loss_figure(found: Mapping[str, Points]) -> go.Figure:
@@ -163,4 +165,7 @@ def _finish(figure: go.Figure, unit: str, *, height: int, tick: str | None = Non
     )
     figure.update_xaxes(automargin=True, rangemode="tozero")
     figure.update_yaxes(automargin=True, tickformat=tick)
+    level = {value for line in figure.data for value in line.y}
+    if len(level) == 1 and 0 < (value := level.pop()) < SMALL:
+        figure.update_yaxes(range=[0, 2 * value])
     return figure

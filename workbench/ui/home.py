@@ -71,9 +71,7 @@ def _compare_step(ws: Workspace) -> None:
     run = ws.runs(kinds=["sft"], states=[RunState.FINISHED], limit=1)[0]
     pair = compare_pair(ws, run)
     st.subheader("See what the training changed", anchor=False)
-    st.markdown(
-        f"**{plain(run.name)}** has finished. Ask the model before and after it the same thing, side by side."
-    )
+    st.markdown(f"**{plain(run.name)}** has finished. Ask the model before and after it the same thing, side by side.")
     with st.container(horizontal=True):
         if pair is not None and has_page(PLAYGROUND):
             if st.button(compare_words(ws, run), type="primary", icon=":material/compare_arrows:"):

@@ -25,6 +25,7 @@ from workbench.ui.links import (
     PROMPT_SETS,
     REWARD,
     RUNS,
+    SELF_INSTRUCT,
     clone_query,
     dataset_query,
     go_to,
@@ -115,6 +116,8 @@ def _actions(ws: Workspace, run: Run) -> None:
             link_to(DATASETS, "Open the dataset", icon="table_rows", **dataset_query(str(run.result["dataset_id"])))
         if run.kind == "reward" and run.state is RunState.FINISHED:
             link_to(REWARD, "How far to trust it", icon="military_tech", **run_query(run))
+        if run.kind == "self_instruct":
+            link_to(SELF_INSTRUCT, "Open the tasks", icon="psychiatry", run=run.id)
         if run.kind == "answer":
             link_to(PROMPT_SETS, "Open the answers", icon="checklist", run=run.id)
 
