@@ -73,8 +73,8 @@ def take_protocol(config: TourConfig, job: Job) -> Mapping[str, Any]:
     }  # fmt: skip
     reward_run = run_part(job, "reward", "reward", reward_spec, reward_spec["name"])
     rloo_spec: dict[str, Any] = {
-        "dataset": asked.id, "held_out": None, "model": model.id, "adapter": sft.id, "reward": reward_run.id,
-        "preset": "quick", "max_steps": size["steps"], "max_answer_tokens": ANSWER_TOKENS,
+        "dataset": asked.id, "held_out": 0.1, "model": model.id, "adapter": sft.id, "reward": reward_run.id,
+        "preset": "quick", "max_steps": size["steps"], "max_answer_tokens": ANSWER_TOKENS, "eval_every": 0.5,
         "name": f"{name}: RLOO",
     }  # fmt: skip
     rloo_run = run_part(job, "reinforcing", "rloo", rloo_spec, rloo_spec["name"])
