@@ -136,7 +136,7 @@ CHARTS: dict[str, tuple[Chart, ...]] = {
 REINFORCED_FIGURES = (
     Figure("Reward", "reward", "Mean over the answers of a step, moving average."),
     Figure("Held-out reward", "eval_reward", "On prompts that are not trained on, one answer to each."),
-    Figure("KL of an answer", "eval_kl", "Nats from the model it started from, on held-out prompts."),
+    Figure("KL of an answer", "kl", "Nats from the model it started from, over the answers of a step, moving average."),
     Figure("Answers that end", "ended", "Share of the answers that end by themselves, moving average.", share=True),
 )
 FIGURES: dict[str, tuple[Figure, ...]] = {"rloo": REINFORCED_FIGURES, "grpo": REINFORCED_FIGURES}
