@@ -103,14 +103,16 @@ def steps_told(store: Store, run_id: str) -> list[int]:
 
 
 def test_a_reward_run_stopped_goes_on_once_and_an_rl_run_outlives_a_kill_with_its_reward_kept(store: Store) -> None:
-    reward = start(store, "reward", tokens_per_batch=64, max_length=64, answered_prompts=0)
-    until(store, reward.id, lambda run: run.progress.phase == "training" and run.progress.done >= 2)
+    long = 300  # seconds of steps, so that it is still at work when it hears
+    reward = start(
+        store, "reward", tokens_per_batch=64, max_length=64, answered_prompts=0, eval_every=0, max_steps=long
+    )
+    until(store, reward.id, lambda run: len(steps_told(store, run.id)) >= 2)
     launch.stop_run(store, reward.id)
-    ended = until(store, reward.id, lambda run: not run.state.active)
-    if ended.state is RunState.STOPPED:  # else it was done before it heard
-        assert resume_at_once(store, reward.id) == ["refused", "won"]
+    until(store, reward.id, lambda run: run.state is RunState.STOPPED)
+    assert resume_at_once(store, reward.id) == ["refused", "won"]
     until(store, reward.id, finished)
-    assert steps_told(store, reward.id) == list(range(1, STEPS + 1))
+    assert steps_told(store, reward.id) == list(range(1, long + 1))
 
     rloo = start(
         store, "rloo", reward="reward", prompts_per_step=2, answers_per_prompt=2, max_answer_tokens=16, eval_every=0
