@@ -51,6 +51,16 @@ def test_a_line_cut_by_a_kill_is_left_for_later_and_rubbish_is_skipped(store: St
     assert spool.drain(store, run_id, tmp_path) == 1
 
 
+def test_a_line_cut_by_a_kill_takes_no_later_point_with_it(store: Store, run_id: str, tmp_path: Path):
+    spool.append(tmp_path, points(range(1, 2)))
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"attempt": 1, "st')
+    assert spool.drain(store, run_id, tmp_path) == 1
+    spool.append(tmp_path, points(range(2, 4)))
+    assert spool.drain(store, run_id, tmp_path) == 2
+    assert sorted(each.step for each in run_store.list_metrics(store, run_id)) == [1, 2, 3]
+
+
 def test_points_wait_in_the_spool_while_the_store_is_busy(
     store: Store, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

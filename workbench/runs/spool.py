@@ -22,9 +22,13 @@ BATCH = 2_000
 
 
 def append(folder: Path, points: list[Metric]) -> None:
-    """Add points to a run's spool, one JSON line each."""
-    lines = "".join(point.model_dump_json() + "\n" for point in points)
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+    """Add points to a run's spool, one JSON line each. A line that a kill cut off is ended first, and lost alone."""
+    lines = "".join(point.model_dump_json() + "\n" for point in points).encode()
+    with (folder / "metrics.jsonl").open("a+b") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                lines = b"\n" + lines
         stream.write(lines)
 
 

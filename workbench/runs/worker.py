@@ -45,7 +45,8 @@ class RunningJob:
         self._progress = Progress(phase="starting")
         self._phase_began = time.monotonic()
         self._done_at_begin = 0.0
-        self._points: list[Metric] = []
+        self._points: list[Metric] = []  # those that could not be spooled yet
+        self._spooled = False
         self._results: dict[str, Any] = dict(run.result)
         self._changed = True
         self._results_changed = False
@@ -104,7 +105,12 @@ class RunningJob:
             for name, value in values.items()
         ]
         with self._mutex:
-            self._points += points
+            self._spooled = True
+            try:
+                # At once, because a checkpoint may follow: a kill must not leave steps that nobody can see.
+                spool.append(self.folder, points)
+            except OSError:  # the disk is full, for one: the work goes on, and so do later tries
+                self._points += points
 
     def sample(self, step: int, slot: int, prompt: str, text: str) -> None:
         """Keep a sample answer; one that the store cannot take now is only logged."""
@@ -161,6 +167,7 @@ class RunningJob:
     def _report(self, *, heartbeat: bool = False, final: bool = False) -> None:
         with self._mutex:
             points, self._points = self._points, []
+            spooled, self._spooled = self._spooled, False
             changes: dict[str, Any] = {}
             if self._changed or heartbeat or final:
                 changes |= {"progress": self._progress, "heartbeat_at": utc_now()}
@@ -171,12 +178,15 @@ class RunningJob:
         try:
             if points:
                 spool.append(self.folder, points)
-            if points or final:
+                points, spooled = [], True
+            if spooled or final:
                 spool.drain(self.store, self.run_id, self.folder)
             if changes and not run_store.update_run(self.store, self.run_id, only_in=outcome.WORKING, **changes):
                 # Somebody settled this run, believing its processes gone: do not go on beside what comes next.
                 self._stop.set()
         except (StoreProblem, OSError) as error:
+            with self._mutex:
+                self._points, self._spooled = points + self._points, True
             print(f"not reported yet: {error}", flush=True)
             self._changed = True
             self._results_changed = self._results_changed or "result" in changes
