@@ -89,3 +89,14 @@ def test_runs_over_a_prompt_set_are_called_as_people_call_it(ws: Workspace):
     for start in (ws.answer_prompts, ws.sample_answers):
         with pytest.raises(NotFound):
             start("nothing", [variant])
+
+
+def test_one_queue_may_be_named_without_a_list(ws: Workspace) -> None:
+    from tests.preferences.voting import make_queue, rank
+    from workbench.store import rankings as rank_store
+
+    queue = make_queue(ws.store, prompts=2)
+    for item in rank_store.list_items(ws.store, [queue.id]):
+        rank(ws.store, item, [[0], [1], [2]])
+    assert ws.leaderboard(queue.name) == ws.leaderboard([queue.id])
+    assert ws.build_preferences(queue.name, "pairs", held_out=0.0).rows == 6

@@ -681,23 +681,25 @@ class Workspace:
         """How far a queue is, and one rater in it."""
         return rank_store.queue_progress(self.store, self.rank_queue(queue).id, rater)
 
-    def build_preferences(self, queues: Sequence[str], name: str, **options: Any) -> Built:
+    def build_preferences(self, queues: str | Sequence[str], name: str, **options: Any) -> Built:
         """Make a preference dataset of rankings, or a new version of it; options are scheme, held_out and seed."""
         from workbench.preferences.pairs import build_preferences
 
-        return build_preferences(self.store, queues, name, **options)
+        return build_preferences(self.store, _several(queues), name, **options)
 
-    def build_examples(self, queues: Sequence[str], name: str, **options: Any) -> Built:
+    def build_examples(self, queues: str | Sequence[str], name: str, **options: Any) -> Built:
         """Make an instructions dataset of the best answers and of raters' own versions, or a new version of it."""
         from workbench.preferences.pairs import build_examples
 
-        return build_examples(self.store, queues, name, **options)
+        return build_examples(self.store, _several(queues), name, **options)
 
-    def export_for_trl(self, queues: Sequence[str], path: Path | str, trainer: str = "dpo", **options: Any) -> Path:
+    def export_for_trl(
+        self, queues: str | Sequence[str], path: Path | str, trainer: str = "dpo", **options: Any
+    ) -> Path:
         """Write rankings as a file that a TRL trainer takes as it is: `dpo`, `reward`, `kto` or `sft`."""
         from workbench.preferences.exports import export_for_trl
 
-        return export_for_trl(self.store, queues, path, trainer, **options)
+        return export_for_trl(self.store, _several(queues), path, trainer, **options)
 
     def export_rankings(self, queue: str, path: Path | str) -> Path:
         """Write a queue with its rankings as JSON Lines that import again as they were."""
@@ -705,12 +707,14 @@ class Workspace:
 
         return export_rankings(self.store, queue, path)
 
-    def leaderboard(self, queues: Sequence[str] | None = None, **options: Any) -> Leaderboard:
+    def leaderboard(self, queues: str | Sequence[str] | None = None, **options: Any) -> Leaderboard:
         """First conclusions from the votes of queues, of all where none is named: ratings, win rates, agreement."""
         from workbench.notebook.results import ShownBoard
         from workbench.preferences.leaderboard import load_leaderboard
 
-        return ShownBoard.of(load_leaderboard(self.store, queues, **options), self.store)
+        return ShownBoard.of(
+            load_leaderboard(self.store, None if queues is None else _several(queues), **options), self.store
+        )
 
     # Reward models ---------------------------------------------------------------------------------------------
 
@@ -1008,6 +1012,10 @@ def as_sampling(settings: Mapping[str, Any]) -> Sampling:
         return Sampling(**settings)
     except ValidationError as error:
         raise config_problem(error) from error
+
+
+def _several(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _as_manifest(manifest: Manifest | Path | str) -> Manifest:
