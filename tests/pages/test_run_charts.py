@@ -57,7 +57,7 @@ def test_reward_kl_and_ended_stand_at_the_head_with_the_warning(store: Store) ->
     app = open_page(links.RUNS, run=add_run_of(store, "grpo").id)
     metrics = {metric.label: metric.value for metric in app.metric}
     assert list(metrics) == ["Reward", "Held-out reward", "KL of an answer", "Answers that end", "Time"]
-    assert metrics["KL of an answer"] == "0.7"
+    assert 0.6 < float(metrics["KL of an answer"]) < 0.7  # a moving average of points that rise to 0.7
     assert metrics["Answers that end"].endswith("%")
     assert [warning.value.replace("\\", "") for warning in app.warning] == [WARNING]
 
