@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pydantic import JsonValue
+
 from workbench.errors import RunProblem
 from workbench.job import Job
-from workbench.records import Model, Run, RunState, Variant
+from workbench.records import Interval, Model, Run, RunState, Variant
 from workbench.runs import launch, liveness
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
@@ -88,3 +90,20 @@ def _stop_part(job: Job, run: Run) -> None:
     while (run := run_store.get_run(job.store, run.id)).state.active:
         time.sleep(0.2)
         liveness.reap(job.store)
+
+
+def told_interval(interval: Interval | None, *, key: str = "value") -> dict[str, JsonValue] | None:
+    """An estimate with its interval, rounded, as documents hold it.
+
+    Args:
+        interval: the estimate; None where there is none.
+        key: what the estimate itself is called.
+    """
+    if interval is None:
+        return None
+    return {
+        key: round(interval.value, 4),
+        "low": round(interval.low, 4),
+        "high": round(interval.high, 4),
+        "n": interval.n,
+    }

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from workbench.job import Job
-from workbench.records import DatasetKind, Example, Interval, Payload, Prompt, Run, Variant, Version
-from workbench.runs.parts import base_variant, ready_model, run_part
+from workbench.records import DatasetKind, Example, Payload, Prompt, Run, Variant, Version
+from workbench.runs.parts import base_variant, ready_model, run_part, told_interval
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 
@@ -267,15 +267,3 @@ def _samples(grid: AnswerGrid, made: Mapping[str, Variant], most: int = 3) -> li
         }
         shown.append({"prompt": prompt.messages[-1].content, **texts})
     return shown
-
-
-def told_interval(interval: Interval | None) -> dict[str, JsonValue] | None:
-    """An estimate with its interval, rounded, as documents hold it."""
-    if interval is None:
-        return None
-    return {
-        "value": round(interval.value, 4),
-        "low": round(interval.low, 4),
-        "high": round(interval.high, 4),
-        "n": interval.n,
-    }

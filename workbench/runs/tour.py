@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from workbench.job import Job
-from workbench.records import Interval, Run, RunConfig, Variant
-from workbench.runs.parts import base_variant, ready_model, run_part
+from workbench.records import Run, RunConfig, Variant
+from workbench.runs.parts import base_variant, ready_model, run_part, told_interval
 from workbench.store import models as model_store
 
 SHOWN_ANSWERS = 3
@@ -123,8 +123,13 @@ def _document(job: Job, version_id: str, sft: Run, answers: Run, base: Variant, 
     chrf: dict[str, JsonValue] = {}
     for key, variant in (("base", base), ("tuned", tuned)):
         summary = grid.summary[variant.id]
-        held_out[key] = _share(summary.share) or {"share": None, "low": None, "high": None, "n": summary.n}
-        chrf[key] = _share(summary.metrics.get("chrf"))
+        held_out[key] = told_interval(summary.share, key="share") or {
+            "share": None,
+            "low": None,
+            "high": None,
+            "n": summary.n,
+        }
+        chrf[key] = told_interval(summary.metrics.get("chrf"), key="share")
     answered = [grid.cell(prompt.row_id, tuned.id) for prompt in grid.prompts]
     fingerprint = next((cell.completion.fingerprint for cell in answered if cell is not None), None)
     return {
@@ -137,17 +142,6 @@ def _document(job: Job, version_id: str, sft: Run, answers: Run, base: Variant, 
         "trained_tokens": sft.result.get("trained_tokens"),
         "held_out": held_out,
         "chrf": chrf,
-        "chrf_gain": _share(paired_difference(grid, base.id, tuned.id, "chrf")),
+        "chrf_gain": told_interval(paired_difference(grid, base.id, tuned.id, "chrf"), key="share"),
         "answers": shown,
-    }
-
-
-def _share(interval: Interval | None) -> JsonValue:
-    if interval is None:
-        return None
-    return {
-        "share": round(interval.value, 4),
-        "low": round(interval.low, 4),
-        "high": round(interval.high, 4),
-        "n": interval.n,
     }

@@ -105,8 +105,9 @@ class StepReporter:
         return self.loss_sum / max(1e-12, self.weight)
 
     def report(
-        self, step: int, *, loss: float, learning_rate: float, grad_norm: float, weight: float, **more: float
-    ) -> None:
+        self, step: int, *, loss: float, learning_rate: float, grad_norm: float, weight: float,
+        tokens: int | None = None, **more: float,
+    ) -> None:  # fmt: skip
         """Record the points of one step.
 
         Args:
@@ -115,9 +116,11 @@ class StepReporter:
             learning_rate: of the step.
             grad_norm: before clipping.
             weight: what the step learned from: supervised tokens, or the weights of pairs.
+            tokens: read in the step; those of the plan where None.
             more: further series.
         """
-        tokens = self.plan.tokens_after[step - 1] - (self.plan.tokens_after[step - 2] if step > 1 else 0)
+        if tokens is None:
+            tokens = self.plan.tokens_after[step - 1] - (self.plan.tokens_after[step - 2] if step > 1 else 0)
         self.loss_sum += loss * weight
         self.weight += weight
         self.job.metric(

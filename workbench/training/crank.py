@@ -29,19 +29,33 @@ from workbench.training.checkpoints import checkpoint_step, latest_checkpoint, w
 from workbench.training.configs import PlannedConfig, TrainingConfig
 
 
-def choose_device(config: TrainingConfig) -> tuple[str, str]:
-    """Device and number format that `auto` stands for on this machine."""
+def auto_device(device: str = "auto", dtype: str = "auto") -> tuple[str, str]:
+    """Device and number format that `auto` stands for on this machine; what is not `auto` stays.
+
+    Args:
+        device: auto, or in torch's words.
+        dtype: auto, float32 or bfloat16.
+    """
     import torch
 
-    device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no GPU that torch can use", place="device", value="cuda", remedy="Use auto or cpu.")
-    dtype = config.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return device, dtype
+
+
+def choose_device(config: TrainingConfig) -> tuple[str, str]:
+    """Device and number format of a run.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+    """
+    import torch
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no GPU that torch can use", place="device", value="cuda", remedy="Use auto or cpu.")
+    return auto_device(config.device, config.dtype)
 
 
 def warmup_steps(config: TrainingConfig, steps: int) -> int:
@@ -90,6 +104,13 @@ def planned_arguments(config: PlannedConfig, job: Job, steps: int, device: str) 
         "per_device_train_batch_size": 1,  # never used: batches come from the plan
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
     }
+
+
+def one_device(arguments: Any) -> Any:
+    """Training arguments under which a run keeps to one device, however many there are."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 def lora_config(config: TrainingConfig, task_type: str = "CAUSAL_LM", **more: Any) -> Any:

@@ -19,7 +19,7 @@ from pydantic import Field
 from workbench.errors import DataProblem, UsageError
 from workbench.job import Job
 from workbench.preferences.intervals import bootstrap_mean
-from workbench.records import Interval, RunConfig, Variant
+from workbench.records import RunConfig, Variant
 from workbench.store import models as model_store
 from workbench.store.datasets import find_version
 from workbench.training.rows import TrainingRow
@@ -188,9 +188,8 @@ def _told(
     ]
     entries.sort(key=lambda entry: -float(entry["kl"]))
     (job.folder / ROWS).write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    sequence = bootstrap_mean(kls)
     return {
-        "kl_sequence": _interval(sequence),
+        "kl_sequence": bootstrap_mean(kls).model_dump(mode="json"),
         "kl_token": sum(kls) / max(1, sum(tokens)),
         "n": len(rows),
         "mean_tokens": statistics.fmean(tokens),
@@ -198,7 +197,3 @@ def _told(
         "reference": reference.id,
         "version": version_id,
     }
-
-
-def _interval(found: Interval) -> dict[str, float]:
-    return {"value": found.value, "low": found.low, "high": found.high}

@@ -23,6 +23,7 @@ from workbench.training.crank import (
     choose_device,
     failures_in_words,
     load_policy,
+    one_device,
     planned,
     planned_arguments,
     publish,
@@ -30,7 +31,7 @@ from workbench.training.crank import (
     train_to_end,
 )
 from workbench.training.losses import fits, token_logps
-from workbench.training.measuring import collate, sample_answer
+from workbench.training.measuring import collate, tell_samples
 from workbench.training.pairs import TrainingPair, load_pairs, plan_sequences
 from workbench.training.preference_configs import DPOConfig, PreferenceConfig
 from workbench.training.reference import answer_logps, reference_logps
@@ -99,9 +100,8 @@ def train_dpo(config: DPOConfig, job: Job) -> dict[str, Any]:
             job.metric(step, **{f"eval_{name}": value for name, value in mean_of(measured[step]).items()})
 
         def sample(step: int) -> None:
-            job.progress(phase="sampling answers", done=step, total=plan.steps, unit="steps")
-            for slot, prompt in enumerate(config.sample_prompts):
-                job.sample(step, slot, prompt, sample_answer(trainer.model, renderer, prompt, config.sample_tokens))
+            asked, longest = config.sample_prompts, config.sample_tokens
+            tell_samples(job, trainer.model, renderer, asked, longest, step=step, steps=plan.steps)
 
         trainer.reporter = StepReporter(
             job,
@@ -252,11 +252,11 @@ def build_preference_trainer(
     set_seed(config.seed)  # before the adapter is drawn: the trainer sets it only after
     base = load_policy(config, job, model_record, device, dtype)
     model = start_adapter(base, config, start_from, config.on_top, job)
-    args = TrainingArguments(
-        **planned_arguments(config, job, plan.steps, device), activation_checkpointing=config.gradient_checkpointing
+    args = one_device(
+        TrainingArguments(
+            **planned_arguments(config, job, plan.steps, device), activation_checkpointing=config.gradient_checkpointing
+        )
     )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # one run, one device
     trainer = kind(model=model, args=args, train_dataset=torch.utils.data.Dataset())
     trainer.plan = plan
     trainer.keep_checkpoints = config.keep_checkpoints

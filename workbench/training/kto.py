@@ -23,7 +23,7 @@ from workbench.training.crank import failures_in_words, planned, publish, requir
 from workbench.training.dpo import HELD_OUT_FILE, build_preference_trainer, mean_of, tell_worse
 from workbench.training.labels import LabelledAnswer, LabelledAnswers, load_answers
 from workbench.training.losses import token_logps
-from workbench.training.measuring import collate, sample_answer
+from workbench.training.measuring import collate, tell_samples
 from workbench.training.pairs import plan_sequences
 from workbench.training.preference_configs import KTOConfig
 from workbench.training.reference import reference_logps
@@ -103,9 +103,8 @@ def train_kto(config: KTOConfig, job: Job) -> dict[str, Any]:
             job.metric(step, **{f"eval_{name}": value for name, value in summary(measured[step]).items()})
 
         def sample(step: int) -> None:
-            job.progress(phase="sampling answers", done=step, total=plan.steps, unit="steps")
-            for slot, prompt in enumerate(config.sample_prompts):
-                job.sample(step, slot, prompt, sample_answer(trainer.model, renderer, prompt, config.sample_tokens))
+            asked, longest = config.sample_prompts, config.sample_tokens
+            tell_samples(job, trainer.model, renderer, asked, longest, step=step, steps=plan.steps)
 
         trainer.reporter = StepReporter(
             job,

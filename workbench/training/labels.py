@@ -21,9 +21,9 @@ from workbench.preferences.pairs import iter_labels, load_ranked
 from workbench.records import Message, Model, Prompt, Ranking, Record, Row, Version
 from workbench.store.database import Store
 from workbench.store.datasets import find_version, get_dataset, get_version
-from workbench.training.pairs import checked_sides, preference_of
+from workbench.training.pairs import preference_of
 from workbench.training.preference_configs import PreferenceConfig
-from workbench.training.rows import Inputs, TrainingRow
+from workbench.training.rows import Inputs, TrainingRow, checked_rows
 
 if TYPE_CHECKING:
     from workbench.datasets.render import Renderer
@@ -199,7 +199,7 @@ def load_answers(
         DataProblem: the checks refuse the rows and `overrule_gates` is off, or there is too little to train on.
         ModelProblem: the model is not on this machine yet.
     """
-    train, apart, renderer = checked_sides(job, config, inputs, model)
+    train, apart, renderer = checked_rows(job, config, inputs, model)
     more = _pinned_labels(job, inputs)
     aside = {normal_prompt(row) for row in apart}
     sides = [

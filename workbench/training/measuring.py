@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.job import Job
 from workbench.training.batching import Batch, plan_evaluation
 from workbench.training.losses import supervised_losses
 from workbench.training.rows import TrainingRow
@@ -109,6 +110,25 @@ def sample_answer(model: Any, renderer: Renderer, prompt: str, max_tokens: int) 
     finally:
         model.train(was_training)
     return renderer.decode(answer)
+
+
+def tell_samples(
+    job: Job, model: Any, renderer: Renderer, prompts: Sequence[str], max_tokens: int, *, step: int, steps: int
+) -> None:
+    """Answer each prompt and keep the answers with the run.
+
+    Args:
+        job: the run.
+        model: as it is at the step.
+        renderer: of the base model.
+        prompts: what is asked, each in a slot of its own.
+        max_tokens: longest answer.
+        step: optimizer steps done.
+        steps: those of the run.
+    """
+    job.progress(phase="sampling answers", done=step, total=steps, unit="steps")
+    for slot, prompt in enumerate(prompts):
+        job.sample(step, slot, prompt, sample_answer(model, renderer, prompt, max_tokens))
 
 
 def greedy(model: Any, ids: Sequence[int], max_tokens: int, stops: frozenset[int], device: Any) -> list[int]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from workbench.errors import DataProblem, ModelProblem, TemplateProblem
+from workbench.errors import DataProblem, TemplateProblem
 from workbench.job import Job
 from workbench.records import Message, Model, Preference, Row
 from workbench.training.batching import RunPlan, plan_run
 from workbench.training.preference_configs import PreferenceConfig
-from workbench.training.rows import Inputs, TrainingRow, check_gates, refuse_findings, split_rows
+from workbench.training.rows import Inputs, TrainingRow, checked_rows
 
 if TYPE_CHECKING:
     from workbench.datasets.render import Renderer
@@ -116,25 +116,6 @@ def render_pairs(rows: Iterable[Row], renderer: Renderer, *, max_length: int) ->
     return TrainingPairs(tuple(kept), truncated, equal, weightless, unreadable)
 
 
-def checked_sides(
-    job: Job, config: PreferenceConfig, inputs: Inputs, model: Model
-) -> tuple[list[Row], list[Row], Renderer]:
-    """Training rows and held-out rows after the gates, and the model's renderer; findings go to the run's log.
-
-    Raises:
-        DataProblem: the checks refuse the rows and `overrule_gates` is off.
-        ModelProblem: the model is not on this machine yet.
-    """
-    from workbench.datasets.render import load_renderer
-
-    if model.path is None:
-        raise ModelProblem("the model has not been added yet", place=model.name, remedy="Add it on the Models page.")
-    renderer = load_renderer(model.path)
-    train, held_out = split_rows(job.store, config, inputs)
-    refuse_findings(job, config, check_gates(train, held_out, renderer, max_length=config.max_length))
-    return train, held_out, renderer
-
-
 def load_pairs(job: Job, config: PreferenceConfig, inputs: Inputs, model: Model) -> tuple[TrainingPairs, TrainingPairs]:
     """Check and render training pairs and held-out pairs.
 
@@ -142,7 +123,7 @@ def load_pairs(job: Job, config: PreferenceConfig, inputs: Inputs, model: Model)
         DataProblem: the checks refuse the rows and `overrule_gates` is off, or there is nothing to train on.
         ModelProblem: the model is not on this machine yet.
     """
-    train, held_out, renderer = checked_sides(job, config, inputs, model)
+    train, held_out, renderer = checked_rows(job, config, inputs, model)
     rendered = render_pairs(train, renderer, max_length=config.max_length)
     if not rendered.pairs:
         raise DataProblem(

@@ -29,6 +29,7 @@ from workbench.training.crank import (
     failures_in_words,
     layers_in_words,
     lora_config,
+    one_device,
     planned,
     planned_arguments,
     require_finite,
@@ -224,14 +225,14 @@ def build_trainer(
 
     device, dtype = choose_device(config)
     model = load_trainable(config, job, model_record, start_from, device, dtype)
-    args = TrainingArguments(
-        **planned_arguments(config, job, plan.steps, device),
-        activation_checkpointing=config.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        label_names=[],
+    args = one_device(
+        TrainingArguments(
+            **planned_arguments(config, job, plan.steps, device),
+            activation_checkpointing=config.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
+            label_names=[],
+        )
     )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # one run, one device
     trainer = trainer_class()(model=model, args=args, train_dataset=list(prompts), data_collator=collate)
     trainer.plan = plan
     trainer.keep_checkpoints = config.keep_checkpoints

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.preferences.intervals import bootstrap_mean
 from workbench.preferences.shares import wilson
 from workbench.records import Interval, Record
 from workbench.training.reward_rows import RankedPrompt, RankedPrompts
@@ -361,12 +362,7 @@ def distribution(scores: Sequence[float], *, seed: int = 0) -> Distribution:
         scores: at least one.
         seed: same seed, same interval.
     """
-    values = np.asarray(scores, dtype=np.float64)
-    drawn = np.random.default_rng(seed).integers(0, len(values), size=(ROUNDS, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-    mean = float(values.mean())
-    interval = Interval(value=mean, low=min(float(low), mean), high=max(float(high), mean), n=len(values))
-    return Distribution(scores=tuple(float(value) for value in values[:MOST_SCORES]), mean=interval)
+    return Distribution(scores=tuple(map(float, scores[:MOST_SCORES])), mean=bootstrap_mean(scores, seed=seed))
 
 
 def most_wrong(scored: PairScores, bias: float, *, most: int = MOST_WRONG) -> tuple[WrongPair, ...]:

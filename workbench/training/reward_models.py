@@ -93,20 +93,22 @@ def get_reward_model(store: Store, reference: str) -> RewardModel:
     return found
 
 
+def _scores(store: Store, adapter: str) -> bool:
+    """Whether what is named as an adapter is a reward model, by its name, its run or its folder."""
+    for variant in model_store.list_variants(store, archived=True):
+        if adapter in (variant.id, variant.name):
+            path = Path(variant.adapter_path or "") / "adapter_config.json"
+            return bool(variant.adapter_path) and path.is_file() and read_json(path).get("task_type") == TASK
+    return any(adapter in (record.run_id, record.name) for record in list_reward_models(store))
+
+
 def refuse_scorers_as_policy(store: Store, config: TrainingConfig) -> None:
     """A reward model scores texts and cannot answer: refuse it where a policy is asked for.
 
     Raises:
         UsageError: `adapter` or `model` names a reward model.
     """
-    known = {name: record for record in list_reward_models(store) for name in (record.run_id, record.name)}
-    variants = model_store.list_variants(store, archived=True)
-    mine = [variant for variant in variants if config.adapter in (variant.id, variant.name)]
-    wrong = bool(config.adapter) and not mine and config.adapter in known
-    if mine and mine[0].adapter_path:
-        path = Path(mine[0].adapter_path) / "adapter_config.json"
-        wrong = path.is_file() and read_json(path).get("task_type") == TASK
-    if wrong:
+    if config.adapter and _scores(store, config.adapter):
         raise UsageError(
             "this is a reward model: it scores answers and cannot give any",
             place="adapter",

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workbench.errors import DataProblem, ModelProblem, TemplateProblem
+from workbench.errors import DataProblem, TemplateProblem
 from workbench.job import Job
 from workbench.records import Example, Message, Model, Preference, Row, canonical_json
 from workbench.store.database import Store
 from workbench.store.datasets import get_version
 from workbench.training.reward_configs import RewardConfig
-from workbench.training.rows import Inputs, check_gates, refuse_findings, split_rows
+from workbench.training.rows import Inputs, checked_rows
 
 if TYPE_CHECKING:
     from workbench.datasets.render import Renderer
@@ -255,17 +255,11 @@ def load_ranked_prompts(
         DataProblem: the checks refuse the rows and `overrule_gates` is off, or no pair is left.
         ModelProblem: the model is not on this machine yet.
     """
-    from workbench.datasets.render import load_renderer
-
-    if model.path is None:
-        raise ModelProblem("the model has not been added yet", place=model.name, remedy="Add it on the Models page.")
-    renderer = load_renderer(model.path)
-    train, held_out = split_rows(job.store, config, inputs)
+    train, held_out, renderer = checked_rows(job, config, inputs, model)
     found = [
         group_rows(rows, renderer, max_length=config.max_length, balance_prompts=config.balance_prompts)
         for rows in (train, held_out)
     ]
-    refuse_findings(job, config, check_gates(train, held_out, renderer, max_length=config.max_length))
     if not found[0].prompts:
         left = ", ".join(f"{count} {WHY[why]}" for why, count in found[0].left_out.items())
         raise DataProblem(

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from workbench.job import Job
 from workbench.records import Record
 from workbench.training.batching import RunPlan
-from workbench.training.callback import StepReporter, process_memory_mb
+from workbench.training.callback import StepReporter
 from workbench.training.rl_rewards import Scored
 
 SURE = 2.5
@@ -125,32 +126,11 @@ class RLReporter(StepReporter):
         save, self._owed = self._owed, False
         return save, stop
 
-    def report_step(
-        self, step: int, *, loss: float, learning_rate: float, grad_norm: float, answers: int, tokens: int,
-        **more: float,
-    ) -> None:  # fmt: skip
-        """Record the points of one step.
+    def report(self, step: int, **points: Any) -> None:
+        """Record the points of one step, and the seconds it took.
 
         Args:
             step: optimizer steps done.
-            loss: the method's own.
-            learning_rate: of the step.
-            grad_norm: before clipping.
-            answers: learned from in the step.
-            tokens: of these answers with their prompts.
-            more: further series.
+            points: as `StepReporter.report` takes them.
         """
-        self.loss_sum += loss * answers
-        self.weight += answers
-        self.job.metric(
-            step,
-            loss=loss,
-            learning_rate=learning_rate,
-            grad_norm=grad_norm,
-            tokens_per_s=tokens / max(self._took, 1e-9),
-            step_s=self._took,
-            epoch=self.plan.epoch_at(step),
-            memory_mb=process_memory_mb(),
-            answers_learned=self.weight,
-            **more,
-        )
+        super().report(step, step_s=self._took, **points)

@@ -31,6 +31,7 @@ from workbench.training.crank import (
     layers_in_words,
     load_policy,
     lora_config,
+    one_device,
     publish,
     random_state,
     require_finite,
@@ -293,23 +294,23 @@ def build_trainer(
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(renderer.stop_ids))
     answers = config.prompts_per_step * config.answers_per_prompt
     batch = max(size for size in range(1, min(config.answers_per_batch, answers) + 1) if answers % size == 0)
-    args = parts.args_class(
-        **trainer_arguments(config, job, plan.steps, device),
-        **parts.own,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=answers // batch,
-        activation_checkpointing=config.gradient_checkpointing,
-        disable_dropout=True,  # the reference is read without it: with it, KL would be above 0 from the start
-        num_generations=config.answers_per_prompt,
-        max_completion_length=config.max_answer_tokens,
-        temperature=config.temperature,
-        beta=config.beta,
-        num_iterations=config.num_iterations,
-        epsilon=config.epsilon,
-        shuffle_dataset=False,
+    args = one_device(
+        parts.args_class(
+            **trainer_arguments(config, job, plan.steps, device),
+            **parts.own,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=answers // batch,
+            activation_checkpointing=config.gradient_checkpointing,
+            disable_dropout=True,  # the reference is read without it: with it, KL would be above 0 from the start
+            num_generations=config.answers_per_prompt,
+            max_completion_length=config.max_answer_tokens,
+            temperature=config.temperature,
+            beta=config.beta,
+            num_iterations=config.num_iterations,
+            epsilon=config.epsilon,
+            shuffle_dataset=False,
+        )
     )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # one run, one device
     prompts = judge.prompts
     table = Dataset.from_dict({"prompt": [prompt.text for prompt in prompts], "row": list(range(len(prompts)))})
     with layers_in_words(config):
@@ -551,12 +552,12 @@ def reinforcing(base: type) -> type:
                 more |= {"kl": statistics.fmean(self._kls), "kl_per_token": sum(self._kls) / tokens}
                 self.told_apart += more["same_reward"] < 1
                 self._kls = []
-            self.reporter.report_step(
+            self.reporter.report(
                 self.state.global_step,
                 loss=logs["loss"],
                 learning_rate=logs["learning_rate"],
                 grad_norm=float(logs["grad_norm"]),
-                answers=self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps,
+                weight=self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps,
                 tokens=self._tokens,
                 entropy=statistics.fmean(found["entropy"]),
                 clipped=statistics.fmean(found["clip_ratio/region_mean"]),

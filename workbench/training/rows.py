@@ -248,11 +248,13 @@ def refuse_findings(job: Job, config: TrainingConfig, findings: Sequence[Finding
         )
 
 
-def load_rows(job: Job, config: SFTConfig, inputs: Inputs, model: Model) -> tuple[TrainingRows, TrainingRows]:
-    """Check and render training rows and held-out rows; findings go to the run's log.
+def checked_rows(
+    job: Job, config: TrainingConfig, inputs: Inputs, model: Model
+) -> tuple[list[Row], list[Row], Renderer]:
+    """Training rows and held-out rows after the gates, and the model's renderer; findings go to the run's log.
 
     Raises:
-        DataProblem: the checks refuse the rows and `overrule_gates` is off, or there is nothing to train on.
+        DataProblem: the checks refuse the rows and `overrule_gates` is off.
         ModelProblem: the model is not on this machine yet.
     """
     from workbench.datasets.render import load_renderer
@@ -262,6 +264,17 @@ def load_rows(job: Job, config: SFTConfig, inputs: Inputs, model: Model) -> tupl
     renderer = load_renderer(model.path)
     train, held_out = split_rows(job.store, config, inputs)
     refuse_findings(job, config, check_gates(train, held_out, renderer, max_length=config.max_length))
+    return train, held_out, renderer
+
+
+def load_rows(job: Job, config: SFTConfig, inputs: Inputs, model: Model) -> tuple[TrainingRows, TrainingRows]:
+    """Check and render training rows and held-out rows; findings go to the run's log.
+
+    Raises:
+        DataProblem: the checks refuse the rows and `overrule_gates` is off, or there is nothing to train on.
+        ModelProblem: the model is not on this machine yet.
+    """
+    train, held_out, renderer = checked_rows(job, config, inputs, model)
     rendered = render_rows(train, renderer, max_length=config.max_length)
     if not rendered.rows:
         raise DataProblem(

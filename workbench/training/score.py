@@ -39,6 +39,8 @@ from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
 from workbench.store.datasets import find_version, get_version
+from workbench.training.configs import in_group
+from workbench.training.crank import auto_device
 from workbench.training.reward_diagnostics import distribution
 from workbench.training.reward_models import RewardModel, RewardScorer, base_of, get_reward_model
 from workbench.training.reward_rows import render_answer
@@ -55,38 +57,34 @@ Mode = Literal["texts", "run", "best_of"]
 _WHAT, _HOW = "What to score", "Sampling"
 
 
-def _in(group: str, *, advanced: bool = False) -> dict[str, Any]:
-    return {"group": group, "advanced": True} if advanced else {"group": group}
-
-
 class ScoreConfig(RunConfig):
     """Which reward model scores what: given answers to a prompt, the answers of a run, or n samples of a variant."""
 
-    reward: str = Field(min_length=1, json_schema_extra=_in(_WHAT))
+    reward: str = Field(min_length=1, json_schema_extra=in_group(_WHAT))
     """Reward model: the name or id of the run that made it."""
-    prompt: str = Field(default="", max_length=100_000, json_schema_extra=_in(_WHAT))
+    prompt: str = Field(default="", max_length=100_000, json_schema_extra=in_group(_WHAT))
     """What was asked, as one user turn."""
-    answers: tuple[str, ...] = Field(default=(), max_length=256, json_schema_extra=_in(_WHAT))
+    answers: tuple[str, ...] = Field(default=(), max_length=256, json_schema_extra=in_group(_WHAT))
     """Answers to the prompt, to score as they are."""
-    answers_of: str = Field(default="", json_schema_extra=_in(_WHAT))
+    answers_of: str = Field(default="", json_schema_extra=in_group(_WHAT))
     """Id of a run whose answers are scored: one that answered a prompt set or sampled answers to rank."""
-    variant: str = Field(default="", json_schema_extra=_in(_WHAT))
+    variant: str = Field(default="", json_schema_extra=in_group(_WHAT))
     """Variant that answers the prompt or prompts n times, to see what keeping the best would bring."""
-    prompts: str = Field(default="", json_schema_extra=_in(_WHAT))
+    prompts: str = Field(default="", json_schema_extra=in_group(_WHAT))
     """Dataset whose prompts the variant answers, instead of the one prompt."""
-    limit: int | None = Field(default=8, ge=1, le=10_000, json_schema_extra=_in(_WHAT))
+    limit: int | None = Field(default=8, ge=1, le=10_000, json_schema_extra=in_group(_WHAT))
     """Answer only the first so many prompts of the dataset; all when left out."""
-    n: int = Field(default=8, ge=2, le=256, json_schema_extra=_in(_HOW))
+    n: int = Field(default=8, ge=2, le=256, json_schema_extra=in_group(_HOW))
     """Answers to each prompt."""
-    temperature: float = Field(default=0.8, gt=0, le=2, json_schema_extra=_in(_HOW))
+    temperature: float = Field(default=0.8, gt=0, le=2, json_schema_extra=in_group(_HOW))
     """Higher gives answers that differ more."""
-    top_p: float = Field(default=0.95, gt=0, le=1, json_schema_extra=_in(_HOW))
+    top_p: float = Field(default=0.95, gt=0, le=1, json_schema_extra=in_group(_HOW))
     """Nucleus share kept."""
-    max_tokens: int = Field(default=160, ge=1, le=8192, json_schema_extra=_in(_HOW))
+    max_tokens: int = Field(default=160, ge=1, le=8192, json_schema_extra=in_group(_HOW))
     """Longest answer, in tokens."""
-    seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=_in(_HOW))
+    seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=in_group(_HOW))
     """Seed of each prompt's first answer; the next ones count on from it."""
-    concurrency: int = Field(default=16, ge=1, le=256, json_schema_extra=_in(_HOW, advanced=True))
+    concurrency: int = Field(default=16, ge=1, le=256, json_schema_extra=in_group(_HOW, advanced=True))
     """Requests under way at once."""
 
     @property
@@ -214,7 +212,7 @@ def score_answers(config: ScoreConfig, job: Job) -> dict[str, Any]:
 
     job.progress(phase="loading the reward model", done=0, total=len(given), unit="answers")
     with failures_in_words():
-        scorer = RewardScorer.load(reward, model, *_device())
+        scorer = RewardScorer.load(reward, model, *auto_device())
         scored = score_completions(given, scorer, load_renderer(model.path or ""), reward, job)
     if config.mode != "texts":
         answer_store.add_scores(
@@ -251,14 +249,6 @@ def pin_reward(config: ScoreConfig, job: Job) -> RewardModel:
     reward = get_reward_model(job.store, pinned if isinstance(pinned, str) else config.reward)
     job.result(reward_run_id=reward.run_id)
     return reward
-
-
-def _device() -> tuple[str, str]:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "cpu", "float32"
 
 
 # What is scored -----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from workbench.training.crank import (
     layers_in_words,
     load_policy,
     lora_config,
+    one_device,
     planned,
     planned_arguments,
     publish,
@@ -32,7 +33,7 @@ from workbench.training.crank import (
     train_to_end,
 )
 from workbench.training.losses import fits, supervised_losses
-from workbench.training.measuring import collate, held_out_losses, mean_loss, sample_answer, write_held_out
+from workbench.training.measuring import collate, held_out_losses, mean_loss, tell_samples, write_held_out
 from workbench.training.rows import TrainingRow, load_rows, pin_inputs
 
 HELD_OUT_FILE = "held_out_rows.jsonl"
@@ -92,9 +93,8 @@ def train_sft(config: SFTConfig, job: Job) -> dict[str, Any]:
             job.metric(step, eval_loss=loss, eval_perplexity=math.exp(min(loss, 700.0)))
 
         def sample(step: int) -> None:
-            job.progress(phase="sampling answers", done=step, total=plan.steps, unit="steps")
-            for slot, prompt in enumerate(config.sample_prompts):
-                job.sample(step, slot, prompt, sample_answer(trainer.model, renderer, prompt, config.sample_tokens))
+            asked, longest = config.sample_prompts, config.sample_tokens
+            tell_samples(job, trainer.model, renderer, asked, longest, step=step, steps=plan.steps)
 
         reporter = StepReporter(
             job,
@@ -145,14 +145,14 @@ def build_trainer(
     model: Any = load_policy(config, job, model_record, device, dtype)
     if start_from is not None:
         model = load_with_adapter(model, Path(start_from.adapter_path or ""), trainable=True)
-    args = trl.SFTConfig(
-        **planned_arguments(config, job, plan.steps, device),
-        activation_checkpointing=config.gradient_checkpointing,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
+    args = one_device(
+        trl.SFTConfig(
+            **planned_arguments(config, job, plan.steps, device),
+            activation_checkpointing=config.gradient_checkpointing,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+        )
     )
-    if args.n_gpu > 1:
-        args._n_gpu = 1  # one run, one device
     table = Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]})
     with layers_in_words(config):
         trainer = trainer_class()(
