@@ -127,7 +127,7 @@ def test_a_candidate_is_rescued_from_the_table_and_what_was_accepted_becomes_a_d
     page.get_by_text("To review").last.wait_for()
     settled(page)
     page.locator(".st-key-self_instruct-show button", has_text="Kept").click()
-    page.get_by_text("15 tasks", exact=True).wait_for()
+    page.get_by_test_id("stTabs").get_by_text("15 tasks", exact=True).wait_for()  # not the headline
     table = page.locator(".st-key-self_instruct-candidates canvas").first
     table.click(position={"x": 16, "y": 52}, force=True)  # the box of the first row
     name = page.get_by_label("Your name")

@@ -52,7 +52,7 @@ class ReviewMemory:
 def _component() -> Any:
     """The component, registered once: pieces and look of the Rank desk, and its own on top."""
     rank, own = _HERE / "rank_component", _HERE / "review_component"
-    scripts = (rank / "dom.js", rank / "outbox.js", own / "review.js")
+    scripts = (rank / "dom.js", rank / "outbox.js", rank / "key_desk.js", own / "review.js")
     styles = (rank / "rank.css", own / "review.css")
     return st.components.v2.component(
         "workbench_review",

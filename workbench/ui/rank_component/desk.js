@@ -9,29 +9,14 @@ const LOOK_AGAIN_MS = 8000;
 const QUIET_MS = 1200; // without a key, after which a half ranking is told to the server
 const SKIP_REASONS = ["I do not understand the prompt", "I do not know the subject", "Too alike to tell", "Something is broken"];
 
-class Desk {
+class Desk extends KeyDesk {
   constructor(root) {
-    this.root = root;
-    this.data = null;
-    this.item = null;
-    this.ahead = []; // items after this one
+    super(root, { kind: "vote", entry: "slot", item: "slot" });
     this.voted = []; // what this page submitted, for taking back
-    this.waitingKeys = [];
-    this.sentSeq = 0;
-    this.sentAt = 0;
-    this.note = "";
     this.changedAt = 0; // when the half ranking last changed without the server knowing
     this.kept = null; // the half ranking that the server had at the beginning, perhaps of another browser
     this.skipping = false;
-    this.onKey = (event) => this.hear(event);
-    window.addEventListener("keydown", this.onKey, true);
-    this.timer = window.setInterval(() => this.watch(), 1000);
     this.build();
-  }
-
-  close() {
-    window.removeEventListener("keydown", this.onKey, true);
-    window.clearInterval(this.timer);
   }
 
   // ---- to and from the server ----
@@ -59,32 +44,7 @@ class Desk {
       this.outbox.drop(nonce);
       if (problem && !(before && before.results[nonce])) this.say(problem);
     }
-    const pending = this.outbox.all();
-    const gone = this.goneSlots(pending);
-    // What was just taken back is here, although the server may not know yet that it is to be ranked again.
-    const back = new Set(pending.filter((entry) => entry.kind === "undo").map((entry) => entry.slot));
-    const kept = this.ahead.filter((item) => back.has(item.slot));
-    const others = data.items.filter((item) => !kept.some((other) => other.slot === item.slot));
-    const offered = [...kept, ...others].filter((item) => !gone.has(item.slot));
-    if (this.item) {
-      this.ahead = offered.filter((item) => item.slot !== this.item.slot);
-    } else {
-      this.ahead = offered;
-      this.advance();
-    }
-    if (pending.length && !this.sentAt) this.tell();
-    this.playWaitingKeys();
-    this.draw();
-  }
-
-  // Items that are voted on although the server may not know it yet.
-  goneSlots(pending) {
-    const gone = new Map();
-    for (const entry of pending) {
-      if (entry.kind === "vote") gone.set(entry.nonce, entry.slot);
-      if (entry.kind === "undo") gone.delete(entry.target);
-    }
-    return new Set(gone.values());
+    this.refill(data.items);
   }
 
   tell(rater) {
@@ -97,11 +57,6 @@ class Desk {
       this.changedAt = 0;
     }
     this.send(told);
-  }
-
-  submit(entry) {
-    this.outbox.add(entry);
-    if (!this.sentAt) this.tell();
   }
 
   // Sends again what got no answer, and looks for items that others gave back.
@@ -118,10 +73,6 @@ class Desk {
   }
 
   // ---- the item ----
-
-  advance() {
-    this.open(this.ahead.shift() ?? null);
-  }
 
   open(item) {
     this.item = item;
@@ -168,11 +119,6 @@ class Desk {
     this.acts = [...this.acts, act];
     this.note = "";
     this.saveDraft();
-    this.draw();
-  }
-
-  say(note) {
-    this.note = note;
     this.draw();
   }
 
@@ -301,19 +247,15 @@ class Desk {
       this.draw();
       return;
     }
-    this.play(key.toLowerCase());
-  }
-
-  playWaitingKeys() {
-    while (this.item && this.waitingKeys.length) this.play(this.waitingKeys.shift().toLowerCase());
-    if (!this.item && !this.moreMayCome()) this.waitingKeys = [];
+    this.play(key);
   }
 
   moreMayCome() {
     return Boolean(this.sentAt) || Boolean(this.outbox && this.outbox.all().length);
   }
 
-  play(key) {
+  play(pressed) {
+    const key = pressed.toLowerCase();
     if (this.skipping) {
       if (key === "enter") this.skip(this.parts.reason.value);
       else if (key === "escape") this.stopSkipping();
@@ -372,18 +314,6 @@ class Desk {
     this.skipping = false;
     this.leaveField();
     this.draw();
-  }
-
-  leaveField() {
-    const focused = this.root.getRootNode().activeElement;
-    if (isField(focused)) focused.blur();
-  }
-
-  takeName(event) {
-    event.preventDefault();
-    const name = this.parts.name.value.trim();
-    if (name) this.tell(name);
-    else this.parts.name.focus();
   }
 
   // ---- drawing ----
@@ -542,14 +472,6 @@ class Desk {
     this.drawSaved();
   }
 
-  drawSaved() {
-    if (!this.outbox) return;
-    const pending = this.outbox.all().length;
-    const late = this.sentAt && Date.now() - this.sentAt > 3000;
-    this.parts.saved.textContent = pending ? (late ? plural(pending, "change") + " kept here, not sent yet" : "Saving") : "Saved";
-    this.parts.saved.classList.toggle("late", Boolean(pending && late));
-  }
-
   drawEmpty() {
     const { parts, data } = this;
     const [head, body] = parts.empty.children;
@@ -647,18 +569,4 @@ class Desk {
   }
 }
 
-const DESKS = new WeakMap();
-
-export default function (component) {
-  const { parentElement, data, setStateValue } = component;
-  let desk = DESKS.get(parentElement);
-  if (!desk) {
-    desk = new Desk(parentElement.querySelector(".rank"));
-    DESKS.set(parentElement, desk);
-  }
-  desk.receive(data, (outbox) => setStateValue("outbox", outbox));
-  return () => {
-    desk.close();
-    DESKS.delete(parentElement);
-  };
-}
+export default mountDesks(Desk);

@@ -8,28 +8,13 @@ const RESEND_MS = 6000;
 const LOOK_AGAIN_MS = 5000;
 const MOST_EXAMPLES = 5;
 
-class ReviewDesk {
+class ReviewDesk extends KeyDesk {
   constructor(root) {
-    this.root = root;
-    this.data = null;
-    this.item = null;
-    this.ahead = []; // tasks after this one
+    super(root, { kind: "review", entry: "candidate", item: "id" });
     this.said = []; // what this page submitted, for taking back
-    this.waitingKeys = [];
-    this.sentSeq = 0;
-    this.sentAt = 0;
     this.lookedAt = Date.now();
-    this.note = "";
     this.edit = null; // the wording while it is being changed
-    this.onKey = (event) => this.hear(event);
-    window.addEventListener("keydown", this.onKey, true);
-    this.timer = window.setInterval(() => this.watch(), 1000);
     this.build();
-  }
-
-  close() {
-    window.removeEventListener("keydown", this.onKey, true);
-    window.clearInterval(this.timer);
   }
 
   // ---- to and from the server ----
@@ -54,22 +39,7 @@ class ReviewDesk {
       this.said = [];
     }
     for (const [nonce, problem] of Object.entries(data.results)) this.settle(nonce, problem);
-    const pending = this.outbox.all();
-    const gone = this.goneTasks(pending);
-    // What was just taken back is here, although the server may not know yet that it is open again.
-    const back = new Set(pending.filter((entry) => entry.kind === "undo").map((entry) => entry.candidate));
-    const kept = this.ahead.filter((item) => back.has(item.id));
-    const others = data.items.filter((item) => !kept.some((other) => other.id === item.id));
-    const offered = [...kept, ...others].filter((item) => !gone.has(item.id));
-    if (this.item) {
-      this.ahead = offered.filter((item) => item.id !== this.item.id);
-    } else {
-      this.ahead = offered;
-      this.advance();
-    }
-    if (pending.length && !this.sentAt) this.tell();
-    this.playWaitingKeys();
-    this.draw();
+    this.refill(data.items);
   }
 
   // What the server did with an entry: a refused wording is kept, so that it can be changed and sent again.
@@ -86,26 +56,11 @@ class ReviewDesk {
     }
   }
 
-  // Tasks that something was said of although the server may not know it yet.
-  goneTasks(pending) {
-    const gone = new Map();
-    for (const entry of pending) {
-      if (entry.kind === "review") gone.set(entry.nonce, entry.candidate);
-      if (entry.kind === "undo") gone.delete(entry.target);
-    }
-    return new Set(gone.values());
-  }
-
   tell(reviewer) {
     this.sentSeq = stamp();
     this.sentAt = Date.now();
     const entries = this.outbox && this.data.reviewer ? this.outbox.all() : [];
     this.send({ seq: this.sentSeq, reviewer: reviewer ?? this.data.reviewer, run: this.data.run, entries });
-  }
-
-  submit(entry) {
-    this.outbox.add(entry);
-    if (!this.sentAt) this.tell();
   }
 
   // Sends again what got no answer, and looks for tasks that the run has written meanwhile.
@@ -122,19 +77,10 @@ class ReviewDesk {
 
   // ---- the task ----
 
-  advance() {
-    this.open(this.ahead.shift() ?? null);
-  }
-
   open(item) {
     this.item = item;
     this.edit = null;
     this.drawn = false;
-  }
-
-  say(note) {
-    this.note = note;
-    this.draw();
   }
 
   review(verdict, edit = null) {
@@ -248,11 +194,6 @@ class ReviewDesk {
     this.play(key);
   }
 
-  playWaitingKeys() {
-    while (this.item && this.waitingKeys.length) this.play(this.waitingKeys.shift());
-    if (!this.item && !this.moreMayCome()) this.waitingKeys = [];
-  }
-
   // Keys wait for a task that is known to be there, never for one that the run may still write: nobody has seen that.
   moreMayCome() {
     const asked = Boolean(this.sentAt) || Boolean(this.outbox && this.outbox.all().length);
@@ -282,18 +223,6 @@ class ReviewDesk {
     else if (key === "a") this.review("accept");
     else if (key === "r") this.review("reject");
     else if (key === "e") this.startEdit();
-  }
-
-  leaveField() {
-    const focused = this.root.getRootNode().activeElement;
-    if (isField(focused)) focused.blur();
-  }
-
-  takeName(event) {
-    event.preventDefault();
-    const name = this.parts.name.value.trim();
-    if (name) this.tell(name);
-    else this.parts.name.focus();
   }
 
   changeName() {
@@ -392,14 +321,6 @@ class ReviewDesk {
     parts.verdicts.textContent = done ? told.accepted.toLocaleString("en") + " accepted, " + told.rejected.toLocaleString("en") + " rejected" : "";
     parts.who.textContent = data.reviewer;
     this.drawSaved();
-  }
-
-  drawSaved() {
-    if (!this.outbox) return;
-    const pending = this.outbox.all().length;
-    const late = this.sentAt && Date.now() - this.sentAt > 3000;
-    this.parts.saved.textContent = pending ? (late ? plural(pending, "change") + " kept here, not sent yet" : "Saving") : "Saved";
-    this.parts.saved.classList.toggle("late", Boolean(pending && late));
   }
 
   drawEmpty() {
@@ -520,18 +441,4 @@ function pick(task) {
   };
 }
 
-const DESKS = new WeakMap();
-
-export default function (component) {
-  const { parentElement, data, setStateValue } = component;
-  let desk = DESKS.get(parentElement);
-  if (!desk) {
-    desk = new ReviewDesk(parentElement.querySelector(".rank"));
-    DESKS.set(parentElement, desk);
-  }
-  desk.receive(data, (outbox) => setStateValue("outbox", outbox));
-  return () => {
-    desk.close();
-    DESKS.delete(parentElement);
-  };
-}
+export default mountDesks(ReviewDesk);
