@@ -80,7 +80,10 @@ class DeskMemory:
 @cache
 def _component() -> Any:
     """The component, registered once; its scripts are one module in the browser, in this order."""
-    scripts = [(_FOLDER / name).read_text(encoding="utf-8") for name in ("dom.js", "keys.js", "outbox.js", "key_desk.js", "desk.js")]
+    scripts = [
+        (_FOLDER / name).read_text(encoding="utf-8")
+        for name in ("dom.js", "keys.js", "outbox.js", "key_desk.js", "desk.js")
+    ]
     return st.components.v2.component(
         "workbench_rank",
         html='<div class="rank"></div>',
