@@ -236,8 +236,10 @@ class Engine:
     def load(self) -> EngineLoad:
         """How busy the engine is."""
         with self._wake:
-            running = sum(len(lane.all_rows) for lane in (self._base, *self._lanes.values()))
-            return EngineLoad(running, len(self._waiting), tuple(sorted(self._adapters)))
+            # The engine's thread moves rows meanwhile: one may stand in two lists for a moment, and one whose
+            # end has been told is swept out only after the step.
+            rows = [row for lane in (self._base, *self._lanes.values()) for row in lane.all_rows if not row.over]
+            return EngineLoad(len(set(map(id, rows))), len(self._waiting), tuple(sorted(self._adapters)))
 
     @property
     def closing(self) -> bool:
