@@ -84,7 +84,8 @@ def test_what_was_measured_is_told_with_its_interval(
     call: Call, tuned: Variant, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = {
-        "kl_sequence": {"value": 1.5, "low": 1.0, "high": 2.25}, "kl_token": 0.0321, "n": 32, "mean_tokens": 48.0,
+        "kl_sequence": {"value": 1.5, "low": 1.0, "high": 2.25, "n": 32},
+        "kl_token": 0.0321, "n": 32, "mean_tokens": 48.0,
         "variant": tuned.id, "reference": model_store.get_variant(store, "plain").id, "version": "v",
     }  # fmt: skip
 

@@ -7,9 +7,15 @@ import json
 import pytest
 from page_helpers import add_sft, finish_with_variant, labels, open_page, press, words
 
-from workbench.records import RunState
+from workbench.datasets.versions import write_version
+from workbench.models.adding import ensure_bundled
+from workbench.preferences.intervals import bootstrap_mean
+from workbench.records import Message, Prompt, Run, RunState, utc_now
+from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
+from workbench.store.datasets import create_dataset
+from workbench.training.divergence import ROWS
 from workbench.ui import links
 from workbench.ui.run_compare import differences, run_labels
 
@@ -144,3 +150,64 @@ def test_a_queued_run_says_what_it_waits_for(store: Store) -> None:
     app = open_page(links.RUNS, run=run.id)
     assert "It starts when this one ends:" in words(app)
     assert "First" in [link.label for link in app.get("page_link")]
+
+
+def test_the_page_of_a_kl_run_tells_what_was_measured_with_the_answers(store: Store) -> None:
+    run, _ = measured_kl(store)
+    app = open_page(links.RUNS, run=run.id)
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["KL of an answer"] == "1.5" and shown["95 % interval"] == "1 to 2.25"
+    assert "tuned" in words(app) and "the base" in words(app)
+    assert list(app.dataframe[0].value["answer"]) == ["Hello there"]
+
+
+def test_a_training_run_lists_the_kl_of_its_variant_and_launches_another(store: Store) -> None:
+    kl, trained = measured_kl(store)
+    write_version(
+        store, create_dataset(store, "asked", "prompts").id, [Prompt(messages=(Message(role="user", content="Hi?"),))]
+    )
+    app = open_page(links.RUNS, run=trained.id)
+    app.session_state["run.tabs.sft"] = "How far it moved"
+    app.run()
+    assert list(app.dataframe[0].value["KL of an answer"]) == ["1.5"]
+    assert list(app.dataframe[0].value["From"]) == ["the base"]
+    app.number_input(key="run.kl.limit").set_value(5).run()
+    app.button(key="run.kl.launch").click().run()
+    launched = run_store.list_runs(store, kinds=["kl"])[0]
+    assert launched.id != kl.id and launched.spec["limit"] == 5
+    assert launched.spec["variant"] == trained.result["variant_id"] and launched.spec["prompts"] == "asked"
+
+
+def test_runs_of_other_kinds_show_what_they_found(store: Store) -> None:
+    results: dict[str, tuple[dict[str, object], str]] = {
+        "sample": ({"queue_id": "rq_1", "items": 7, "sampled": 28, "left_out": {"identical": 2}, "failed": 0}, "28"),
+        "export": ({"path": "/somewhere/adapter.zip", "bytes": 5_000_000, "replay": {}}, "/somewhere/adapter.zip"),
+        "add_model": ({"name": "small", "parameters": 135_000_000, "path": "/models/small"}, "135 million parameters"),
+    }
+    for kind, (result, wanted) in results.items():
+        run = run_store.add_run(store, kind=kind, name=kind, slot="nowhere", spec={})
+        run_store.update_run(store, run.id, state=RunState.FINISHED, ended_at=utc_now(), result=result)
+        app = open_page(links.RUNS, run=run.id)
+        told = [*words(app).splitlines(), *(str(each.value) for each in (*app.metric, *app.code))]
+        assert any(wanted in line for line in told), (kind, told)
+
+
+def measured_kl(store: Store) -> tuple[Run, Run]:
+    """A finished KL run, and the finished training run whose variant it measured."""
+    model = ensure_bundled(store)
+    base = model_store.add_variant(store, "the base", model_id=model.id)
+    trained = add_sft(store, "Tuned", RunState.FINISHED)
+    tuned = model_store.add_variant(store, "tuned", model_id=model.id, run_id=trained.id, adapter_path="/nowhere")
+    run_store.update_run(store, trained.id, result={"variant_id": tuned.id})
+    spec = {"variant": tuned.id, "reference": None, "prompts": "asked"}
+    kl = run_store.add_run(store, kind="kl", name="KL", slot="nowhere", spec=spec)
+    result = {
+        "kl_sequence": bootstrap_mean([1.0, 1.0, 2.5]).model_dump(mode="json") | {"low": 1.0, "high": 2.25},
+        "kl_token": 0.03, "n": 3, "mean_tokens": 48.0, "variant": tuned.id, "reference": base.id,
+    }  # fmt: skip
+    run_store.update_run(store, kl.id, state=RunState.FINISHED, ended_at=utc_now(), result=result)
+    folder = store.settings.run_dir(kl.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = {"row_id": "r1", "kl": 2.5, "tokens": 4, "prompt": "Say hi", "answer": "Hello there"}
+    (folder / ROWS).write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    return run_store.get_run(store, kl.id), run_store.get_run(store, trained.id)

@@ -173,7 +173,7 @@ def measure_kl(
 def _kl_facts(workspace: Workspace, run: Run) -> list[tuple[str, object]]:
     told: Any = run.result
     names = [workspace.variant(str(told[side])).name for side in ("variant", "reference")]
-    estimate = Interval(**told["kl_sequence"], n=told["n"])
+    estimate = Interval.model_validate(told["kl_sequence"])
     return [
         ("variant", names[0]),
         ("held against", names[1]),

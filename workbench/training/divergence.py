@@ -25,6 +25,7 @@ from workbench.store.datasets import find_version
 from workbench.training.rows import TrainingRow
 
 if TYPE_CHECKING:
+    from workbench.datasets.render import Renderer
     from workbench.training.rl_prompts import AskedPrompt
 
 ROWS = "kl_rows.jsonl"
@@ -94,7 +95,9 @@ def measure_kl(config: KLConfig, job: Job) -> dict[str, Any]:
             job.progress("measuring", note=side.name)
             with speak(side):
                 losses.append(held_out_losses(model, rows, 4096, fast=fits(model)))
-    return _told(job, config, rows, losses, variant, reference, version_id)
+    told = _told(rows, losses)
+    _keep_rows(job, prompts, rows, losses, renderer)
+    return told | {"variant": variant.id, "reference": reference.id, "version": version_id}
 
 
 def _sides(job: Job, config: KLConfig) -> tuple[Variant, Variant]:
@@ -172,28 +175,37 @@ def _row(prompt: AskedPrompt, answer: list[int]) -> TrainingRow:
     return TrainingRow(row_id=prompt.row_id, ids=ids, labels=(*[-100] * len(prompt.ids), *answer))
 
 
-def _told(
-    job: Job,
-    config: KLConfig,
-    rows: list[TrainingRow],
-    losses: list[list[tuple[float, int]]],
-    variant: Variant,
-    reference: Variant,
-    version_id: str,
-) -> dict[str, Any]:
-    kls = [there - here for (here, _), (there, _) in zip(*losses, strict=True)]
-    tokens = [count for _, count in losses[0]]
-    entries = [
-        {"row_id": row.row_id, "kl": kl, "tokens": count} for row, kl, count in zip(rows, kls, tokens, strict=True)
-    ]
-    entries.sort(key=lambda entry: -float(entry["kl"]))
-    (job.folder / ROWS).write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+def _kls(losses: list[list[tuple[float, int]]]) -> list[float]:
+    return [there - here for (here, _), (there, _) in zip(*losses, strict=True)]
+
+
+def _told(rows: list[TrainingRow], losses: list[list[tuple[float, int]]]) -> dict[str, Any]:
+    kls, tokens = _kls(losses), [count for _, count in losses[0]]
     return {
         "kl_sequence": bootstrap_mean(kls).model_dump(mode="json"),
         "kl_token": sum(kls) / max(1, sum(tokens)),
         "n": len(rows),
         "mean_tokens": statistics.fmean(tokens),
-        "variant": variant.id,
-        "reference": reference.id,
-        "version": version_id,
     }
+
+
+def _keep_rows(
+    job: Job,
+    prompts: list[AskedPrompt],
+    rows: list[TrainingRow],
+    losses: list[list[tuple[float, int]]],
+    renderer: Renderer,
+) -> None:
+    """Each prompt's value with what was asked and answered, the largest first."""
+    entries: list[dict[str, Any]] = [
+        {
+            "row_id": row.row_id,
+            "kl": kl,
+            "tokens": count,
+            "prompt": prompt.messages[-1].content,
+            "answer": renderer.decode(row.ids[len(prompt.ids) :]),
+        }
+        for prompt, row, kl, (_, count) in zip(prompts, rows, _kls(losses), losses[0], strict=True)
+    ]
+    entries.sort(key=lambda entry: -entry["kl"])
+    (job.folder / ROWS).write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")

@@ -128,12 +128,13 @@ def _look(ws: Workspace, run_id: str, known: RunState) -> None:
                 st.error(plain(f"{run.failure.message.rstrip('.')}. {run.failure.remedy}"), icon=":material/error:")
             elif run.state is RunState.FINISHED:
                 try:
-                    _show_scores(ws.scores(run.id))
+                    show_scores(ws.scores(run.id))
                 except WorkbenchError as error:
                     show_problem(error)
 
 
-def _show_scores(told: ScoreReport) -> None:
+def show_scores(told: ScoreReport) -> None:
+    """What a score run found: rewards of answers, or what the best of n would bring."""
     if told.mode == "texts":
         st.text(told.prompts[0].prompt)
         best = told.prompts[0].best

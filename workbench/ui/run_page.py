@@ -37,8 +37,10 @@ from workbench.ui.links import (
 from workbench.ui.run_charts import CHARTS, FIGURES, show_charts, show_figures, show_held_out_answers, show_warnings
 from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
+from workbench.ui.run_distance import show_distance
+from workbench.ui.run_results import RESULTS, show_result
 from workbench.ui.runs import compare_pair, compare_words, kind_name, progress_bar, show_queue, state_badge, took
-from workbench.ui.state import COMPARE_PARAM
+from workbench.ui.state import COMPARE_PARAM, RUN_PARAM
 from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
 
@@ -114,6 +116,8 @@ def _actions(ws: Workspace, run: Run) -> None:
             )
         if run.kind == "import" and isinstance(run.result.get("dataset_id"), str):
             link_to(DATASETS, "Open the dataset", icon="table_rows", **dataset_query(str(run.result["dataset_id"])))
+        if run.kind == "score" and isinstance(run.spec.get("reward"), str):
+            link_to(REWARD, "Open the reward model", icon="military_tech", **{RUN_PARAM: str(run.spec["reward"])})
         if run.kind == "reward" and run.state is RunState.FINISHED:
             link_to(REWARD, "How far to trust it", icon="military_tech", **run_query(run))
         if run.kind == "self_instruct":
@@ -174,6 +178,8 @@ def _tabs(ws: Workspace, run: Run) -> None:
     bodies: dict[str, Callable[[], None]] = {}
     if run.kind == "tour":
         bodies["Findings"] = lambda: _tour(ws, run)
+    if run.kind in RESULTS and run.state is RunState.FINISHED:
+        bodies["Result"] = lambda: show_result(ws, run)
     if run.kind in TRAINING:
         bodies["Charts"] = lambda: _live(run, _charts, ws, run.id, run.kind)
         bodies["Sample answers"] = lambda: _live(run, _samples, ws, run.id)
@@ -182,6 +188,8 @@ def _tabs(ws: Workspace, run: Run) -> None:
         else:
             bodies["Held-out rows"] = lambda: show_held_out_rows(ws, run)
         bodies["Compare"] = lambda: show_comparison(ws, run)
+        if "variant_id" in run.result:
+            bodies["How far it moved"] = lambda: show_distance(ws, run)
     bodies["Settings"] = lambda: show_settings(run)
     bodies["Log"] = lambda: _live(run, show_log, ws, run.id)
     bodies["Notes"] = lambda: show_notes(ws, run)

@@ -124,9 +124,14 @@ def _show(run: Run) -> None:
     elif run.failure is not None:
         st.error(plain(f"{run.failure.message.rstrip('.')}. {run.failure.remedy}"), icon=":material/error:")
     elif run.state is RunState.FINISHED:
-        told: dict[str, Any] = dict(run.result)
-        st.code(str(told.get("path") or told.get("url") or ""), language=None)
-        st.caption(f"{bytes_text(float(told.get('bytes') or 0))}, {plain(replay_words(told.get('replay') or {}))}")
+        show_exported(run)
+
+
+def show_exported(run: Run) -> None:
+    """Where a finished export lies, how large it is, and what its check found."""
+    told: dict[str, Any] = dict(run.result)
+    st.code(str(told.get("path") or told.get("url") or ""), language=None)
+    st.caption(f"{bytes_text(float(told.get('bytes') or 0))}, {plain(replay_words(told.get('replay') or {}))}")
 
 
 def replay_words(replay: dict[str, Any]) -> str:
