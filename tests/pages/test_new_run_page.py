@@ -11,11 +11,13 @@ from streamlit.testing.v1 import AppTest
 from tiny import make_model
 
 from workbench.api import Workspace
+from workbench.datasets.versions import write_version
 from workbench.models.adding import ensure_bundled
-from workbench.records import Run, RunState
+from workbench.records import Message, Preference, Run, RunState
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
+from workbench.store.datasets import HELD_OUT_END, create_dataset
 from workbench.store.drafts import load_draft
 from workbench.training.configs import PRESETS
 from workbench.ui import links
@@ -183,3 +185,17 @@ def test_from_a_reward_model_its_base_and_the_adapter_it_judges_are_chosen(
     assert kind == "rloo" and config.model_dump()["reward"] == rewarded.id  # type: ignore[attr-defined]
     app = open_page(links.NEW_RUN, kind="rloo", reward="nobody")
     assert "no such reward model" in words(app).lower()
+
+
+def test_the_part_kept_aside_comes_last_and_is_what_its_dataset_is_measured_on(ready: Store) -> None:
+    pair = Preference(
+        prompt=(Message(role="user", content="Hi?"),),
+        chosen=(Message(role="assistant", content="Hello"),),
+        rejected=(Message(role="assistant", content="No"),),
+    )
+    for name in ("ranked", "ranked" + HELD_OUT_END):  # the newest stands first in the list of datasets
+        write_version(ready, create_dataset(ready, name, "preferences").id, [pair])
+    app = open_page(links.NEW_RUN, kind="dpo")
+    assert app.selectbox(key="new_run.dpo.dataset").value == "ranked"
+    app = open_page(links.NEW_RUN, kind="dpo", dataset="ranked")
+    assert app.selectbox(key="new_run.dpo.held_out").value == "ranked" + HELD_OUT_END

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from workbench.datasets.render import load_renderer
 from workbench.datasets.versions import write_version
 from workbench.errors import UsageError
 from workbench.job import RecordingJob
@@ -78,8 +79,12 @@ def test_the_estimate_is_that_of_the_full_logits(store, model, prompts, tmp_path
     tuned = [log_probability(tuned_model, prompt, answer) for prompt, answer in drawn.items()]
     by_hand = [there - here for there, here in zip(tuned, base, strict=True)]
     assert told["kl_sequence"]["value"] == pytest.approx(sum(by_hand) / 5, abs=1e-4)
-    kept = [json.loads(line)["kl"] for line in (job.folder / ROWS).read_text().splitlines()]
-    assert kept == pytest.approx(sorted(by_hand, reverse=True), abs=1e-4)
+    kept = [json.loads(line) for line in (job.folder / ROWS).read_text().splitlines()]
+    assert [entry["kl"] for entry in kept] == pytest.approx(sorted(by_hand, reverse=True), abs=1e-4)
+    renderer = load_renderer(model.path)
+    texts = {renderer.decode(answer): len(answer) for answer in drawn.values()}
+    assert {entry["answer"]: entry["tokens"] for entry in kept} == texts
+    assert sorted(entry["prompt"] for entry in kept) == [f"{n} red green?" for n in range(5)]
 
 
 def test_variants_of_other_bases_and_of_servers_are_refused(store, model, prompts, tmp_path):

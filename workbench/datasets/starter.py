@@ -19,7 +19,7 @@ from workbench.datasets.versions import write_version
 from workbench.errors import DataProblem, NotFound
 from workbench.records import Dataset, DatasetKind, Example, Message, Payload, Prompt, Record, Role, Version
 from workbench.store.database import Store
-from workbench.store.datasets import create_dataset, get_dataset, latest_version, withdrawn_on_failure
+from workbench.store.datasets import HELD_OUT_END, create_dataset, get_dataset, latest_version, withdrawn_on_failure
 
 KITS_FOLDER = Path(__file__).parent / "kits"
 CONTENT_COLUMNS = ("instruction", "response", "messages", "reference")
@@ -85,12 +85,12 @@ def install_kit(store: Store, name: str, *, folder: Path = KITS_FOLDER) -> tuple
         names = ", ".join(known.name for known in list_kits(folder))
         raise NotFound("no such starter kit", value=name, remedy=f"There are: {names}.")
     parts: tuple[tuple[str, str, DatasetKind, Callable[[dict[str, Any]], Payload]], ...] = (
-        ("train", "train.jsonl", "instructions", _example),
-        ("held out", "held_out.jsonl", "prompts", _prompt),
+        (" (train)", "train.jsonl", "instructions", _example),
+        (HELD_OUT_END, "held_out.jsonl", "prompts", _prompt),
     )
     train, held_out = (
-        _install(store, kit, f"{kit.title} ({label})", kind, folder / name / file, payload)
-        for label, file, kind, payload in parts
+        _install(store, kit, kit.title + part, kind, folder / name / file, payload)
+        for part, file, kind, payload in parts
     )
     return train, held_out
 

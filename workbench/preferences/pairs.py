@@ -331,7 +331,7 @@ def _build(
         )
     provenance = {"rankings": {"queues": list(ranked.queues), "count": rankings, **told}}
     made = _write(store, name, kind, train, provenance, rankings)
-    held = _write(store, f"{name} (held out)", kind, aside, provenance, rankings) if aside else None
+    held = _write(store, name + dataset_store.HELD_OUT_END, kind, aside, provenance, rankings) if aside else None
     return Built(train=made, held_out=held, rows=len(train) + len(aside), rankings=rankings)
 
 

@@ -16,6 +16,8 @@ from workbench.store import tables
 from workbench.store.database import Store, row_dict
 
 LONGEST_NAME = 200
+HELD_OUT_END = " (held out)"
+"""End of the name of the dataset that was kept aside to measure on when another was made."""
 _TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the direction of the text after them, also of what follows the name."""
 

@@ -20,7 +20,7 @@ from workbench.job import Job
 from workbench.preferences.pairs import iter_labels, load_ranked
 from workbench.records import Message, Model, Prompt, Ranking, Record, Row, Version
 from workbench.store.database import Store
-from workbench.store.datasets import find_version, get_dataset, get_version
+from workbench.store.datasets import HELD_OUT_END, find_version, get_dataset, get_version
 from workbench.training.pairs import preference_of
 from workbench.training.preference_configs import PreferenceConfig
 from workbench.training.rows import Inputs, TrainingRow, checked_rows
@@ -178,7 +178,7 @@ def _without_places(ranking: Ranking) -> Ranking:
 def _kept_apart(store: Store, version: Version) -> set[str]:
     """Prompts of the version that was made beside this one to measure on; later votes may have moved the split."""
     try:
-        _, sibling = find_version(store, f"{get_dataset(store, version.dataset_id).name} (held out)")
+        _, sibling = find_version(store, get_dataset(store, version.dataset_id).name + HELD_OUT_END)
     except NotFound:
         return set()
     return {normal_prompt(row) for row in iter_rows(store, sibling)}

@@ -79,9 +79,11 @@ def _method(kind: str) -> type[TrainingConfig]:
 
 
 def _learnable(ws: Workspace, kinds: Sequence[str]) -> list[str]:
-    """Names of the datasets of these kinds that have a version."""
+    """Names of the datasets of these kinds that have a version: what a method asks for first, held-out parts last."""
     filled = dataset_store.version_counts(ws.store)
-    return [item.name for item in ws.datasets() if item.kind in kinds and item.id in filled]
+    found = [item for item in ws.datasets() if item.kind in kinds and item.id in filled]
+    found.sort(key=lambda item: (item.name.endswith(dataset_store.HELD_OUT_END), kinds.index(item.kind)))
+    return [item.name for item in found]
 
 
 def _nothing_for(config_class: type[TrainingConfig]) -> None:
@@ -130,10 +132,18 @@ def _start_values(ws: Workspace, kind: str, config_class: type[TrainingConfig], 
         draft = load_draft(ws.store, new_run_draft(kind))
         put_values(key, {**config_class.presets["balanced"], **_known_fields(config_class, draft)})
     if asked:
-        put_values(key, {"dataset": ws.dataset(asked).name})
+        put_values(key, _as_asked(ws, config_class, ws.dataset(asked).name))
     if reward:
         put_values(key, _as_rewarded(ws, reward))
     st.session_state[seen] = origin
+
+
+def _as_asked(ws: Workspace, config_class: type[TrainingConfig], dataset: str) -> dict[str, Any]:
+    """The dataset an address names, measured on the part that was kept aside with it where there is one."""
+    aside = dataset + dataset_store.HELD_OUT_END
+    if "held_out" in config_class.model_fields and aside in _learnable(ws, config_class.dataset_kinds):
+        return {"dataset": dataset, "held_out": aside}
+    return {"dataset": dataset}
 
 
 def _as_rewarded(ws: Workspace, reference: str) -> dict[str, Any]:
