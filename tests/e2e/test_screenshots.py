@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from rank_homes import open_home
+from ranked_homes import add_ranked
 from test_main_flow import clean, settled
 
 from tests.growing_homes import add_grown
@@ -120,6 +121,25 @@ def test_screenshots_of_a_self_instruct_run(
     page.keyboard.press("Enter")
     page.locator(".review .task").wait_for()
     shoot(page, f"self-instruct-review-{look}", tmp_path, whole=False)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_screenshots_of_a_queue_and_of_what_its_rankings_say(
+    look: str, tmp_path: Path, start_app: Callable[[Path], Any], new_page: Callable[..., Any]
+):
+    store = open_home(tmp_path / "home")
+    queue = add_ranked(store)
+    store.close()
+    app, page = start_app(tmp_path / "home"), new_page(**LOOKS[look])
+    page.goto(f"{app.address}/rank?queue={queue.id}&rater=Ada")
+    page.locator(".rank .card").first.wait_for()
+    cards = page.locator(".rank .card").all_inner_texts()
+    page.keyboard.press(str(1 + next(place for place, text in enumerate(cards) if "\n- " in text)))
+    shoot(page, f"rank-desk-{look}", tmp_path)
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 1500})
+    page.goto(f"{app.address}/leaderboard?queue={queue.id}")
+    page.locator(".js-plotly-plot").first.wait_for()
+    shoot(page, f"leaderboard-{look}", tmp_path)
 
 
 @pytest.mark.timeout(4000)
