@@ -11,7 +11,18 @@ from pathlib import Path
 
 from benchmarks.figures import markdown_table
 
-NAMES = ("start", "pages", "launch", "sft", "side_by_side", "sampling", "novelty", "reward", "instructgpt")
+NAMES = (
+    "start",
+    "pages",
+    "leaderboard",
+    "launch",
+    "sft",
+    "side_by_side",
+    "sampling",
+    "novelty",
+    "reward",
+    "instructgpt",
+)
 RESULTS = Path(__file__).with_name("results.json")
 
 

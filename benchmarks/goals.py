@@ -24,6 +24,7 @@ class Goal:
 GOALS: dict[str, Goal] = {
     "start.first_page": Goal("≤ 3 s", lambda value, peers, limit: value <= 3.0),
     "pages.p95": Goal("≤ 150 ms for each page", lambda value, peers, limit: value <= 150.0),
+    "leaderboard.load": Goal("< 1 s", lambda value, peers, limit: value < 1.0),
     "launch.first_step": Goal(
         "≤ 1.2 × the bare TRL script", lambda value, peers, limit: value <= 1.2 * peers["bare TRL script"]
     ),

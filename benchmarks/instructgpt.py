@@ -23,7 +23,7 @@ STAGES = {"base": "base", "sft": "fine-tuned", "rloo": "RLOO", "dpo": "DPO"}
 def measure() -> list[Figure]:
     """Mean score with its interval, gain over the fine-tuned model, KL and seconds; accuracy of the reward model."""
     document = _document()
-    stages = {STAGES[stage["stage"]]: stage for stage in document["stages"]}
+    stages = {_called(stage["stage"]): stage for stage in document["stages"]}
     base = stages["base"]["score"]["value"]
     figures = []
     for name, stage in stages.items():
@@ -46,6 +46,12 @@ def measure() -> list[Figure]:
     figures.append(Figure("instructgpt", "reward_accuracy", accuracy["value"], "of 1", accuracy["n"], bounds))
     figures.append(Figure("instructgpt", "time whole", document["seconds"], "s", 1))
     return figures
+
+
+def _called(stage: str) -> str:
+    """`rloo_2` is RLOO of the second round."""
+    name, _, number = stage.partition("_")
+    return f"{STAGES[name]}, round {number}" if number else STAGES[name]
 
 
 def _document() -> dict[str, Any]:

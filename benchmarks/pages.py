@@ -1,4 +1,7 @@
-"""`pages`: server-side rerun of every page on a full store: 1,000,000 rows, 1,000 runs, 100,000 metric points."""
+"""`pages`: server-side rerun of every page on a full store.
+
+It holds 1,000,000 rows, 1,000 runs, 100,000 metric points and 50,000 votes.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,26 @@ from pathlib import Path
 
 from benchmarks.app_server import PROJECT, AppServer
 from benchmarks.figures import Figure, percentile
+from benchmarks.votes import add_votes
 
 ROWS, RUNS, POINTS, REPEATS = 1_000_000, 1_000, 100_000, 20
+VOTES = {"queues": 5, "items": 2_000, "raters": 5}
 
 
 def measure() -> list[Figure]:
     """One figure per page: the 95th percentile of warm reruns, HTTP included."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
-        dataset_id, run_id = fill(home)
+        dataset_id, run_id, queue_id = fill(home)
         figures = []
         with AppServer(PROJECT / "app.py", home) as server:
             pages = [page["url_path"] for page in server.interact()["pages"]]
-            parameters = {"datasets": {"dataset": [dataset_id]}, "runs": {"run": [run_id]}}
+            parameters = {
+                "datasets": {"dataset": [dataset_id]},
+                "runs": {"run": [run_id]},
+                "rank": {"queue": [queue_id], "rater": ["Ada"]},
+                "leaderboard": {"queue": [queue_id]},
+            }
             for page in pages:
                 # A page and its detail view, where it has one.
                 for label, query in ((page or "home", None), (f"{page} (one open)", parameters.get(page))):
@@ -40,12 +50,13 @@ def _timed(server: AppServer) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def fill(home: Path) -> tuple[str, str]:
-    """Fill a home through the store's own functions; returns the big dataset's and the long run's id."""
+def fill(home: Path) -> tuple[str, str, str]:
+    """Fill a home through the store's own functions; returns ids of the big dataset, the long run and a queue."""
     from workbench.datasets.versions import write_version
     from workbench.records import Example, Message, Metric, RunState, utc_now
     from workbench.settings import Settings
     from workbench.store import datasets as dataset_store
+    from workbench.store import rankings
     from workbench.store import runs as run_store
     from workbench.store.database import open_store
 
@@ -75,5 +86,8 @@ def fill(home: Path) -> tuple[str, str]:
             for step in range(per_series)
         ]
         run_store.add_metrics(store, last, points)
+    (*_, queue_id) = add_votes(store, **VOTES)
+    # Somebody more is to rank this one, so that its desk has items to hand out.
+    rankings.update_queue(store, queue_id, overlap=VOTES["raters"] + 1)
     store.close()
-    return dataset.id, last
+    return dataset.id, last, queue_id

@@ -65,11 +65,26 @@ def test_a_dataset_is_begun_with_a_row_from_options(call: Call) -> None:
     [
         ("preferences", ("--user", "q", "--chosen", "good", "--rejected", "bad"), "chosen"),
         ("prompts", ("--user", "q", "--reference", "42"), "reference"),
+        ("labels", ("--user", "q", "--assistant", "a", "--label", "good"), "label"),
     ],
 )
 def test_preferences_and_prompts_are_added_too(call: Call, kind: str, options: tuple[str, ...], field: str) -> None:
     document(call("craft", "add", "mine", *options, "--create", kind, "--json"))
     assert rows(call)[0]["payload"][field]
+
+
+def test_a_label_is_needed_turned_and_refused_where_there_is_none(call: Call, mine: list[str]) -> None:
+    asked = ("craft", "add", "told", "--user", "q", "--assistant", "a", "--create", "labels", "--json")
+    assert "--label" in document(call(*asked), code=2)["error"]["place"]
+    document(call(*asked, "--label", "bad"))
+    (row,) = rows(call, "told")
+    assert row["payload"]["label"] is False
+    document(call("craft", "edit", "told", row["row_id"], "--label", "good", "--assistant", "better", "--json"))
+    (row,) = rows(call, "told")
+    assert row["payload"]["label"] is True and row["payload"]["completion"][0]["content"] == "better"
+    code, out, _ = call("data", "show", "told")
+    assert code == 0 and "better" in out and "good" in out
+    assert call("craft", "edit", "mine", mine[0], "--label", "good")[0] == 2
 
 
 def test_a_row_is_edited_tagged_duplicated_deleted_and_brought_back(call: Call, mine: list[str]) -> None:

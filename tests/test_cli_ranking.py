@@ -95,9 +95,36 @@ def test_rankings_are_exported_imported_and_made_into_datasets(call: Call, queue
     assert built["rows"] == 6 and built["held_out"] is None
     best = document(call("rank", "dataset", queue, "Back", "--name", "Best", "--kind", "examples", "--json"))
     assert best["held_out"] is not None
+    told = document(call("rank", "dataset", queue, "--name", "Told", "--kind", "labels", "--held-out", "0", "--json"))
+    assert told["rows"] == 12
+    shown = document(call("data", "show", "Told", "--json"))
+    assert shown["dataset"]["kind"] == "labels" and shown["rows"][0]["payload"]["label"] is True
+    assert document(call("data", "stats", "Told", "--json"))["good"] == 6
+    assert document(call("data", "list", "--kind", "labels", "--json"))[0]["name"] == "Told"
+    kto = tmp_path / "kto.jsonl"
+    seen = document(call("data", "import", str(kto), "--dry-run", "--json"))
+    assert (seen["kind"], seen["warnings"]) == ("labels", [])
+    assert "labels" in call("data", "import", str(kto), "--dry-run")[1]
     code, out, _ = call("data", "list")
     assert code == 0 and "Votes" in out and "Best (held out)" in out
     assert call("rank", "export", queue, "Back", "--to", str(tmp_path / "x"), "--as", "rankings")[0] == 2
+
+
+def test_a_scorers_votes_are_kept_apart_from_peoples(call: Call, queue: str) -> None:
+    assert document(call("rank", "score", queue, "--scorer", "assistant", "--json"))["ranked"] == 6
+    (told,) = document(call("rank", "queues", "--json"))
+    assert (told["done"], told["votes"], told["raters"], told["by_scorers"]) == (0, 0, 0, 6)
+    alone = document(call("leaderboard", queue, "--json"))
+    assert (alone["sources"], alone["votes"]) == ("scorers", 6)
+    assert "Made by a scorer, not by people." in call("leaderboard", queue)[1]
+    rank_all(call, "Zoë")  # is handed all six
+    people = document(call("leaderboard", queue, "--json"))
+    assert (people["sources"], people["votes"], people["raters"]) == ("people", 6, ["Zoë"])
+    both = document(call("leaderboard", queue, "--sources", "all", "--json"))
+    assert both["votes"] == 12 and both["voted"] == {"rank": 6, "scorer": 6}
+    assert call("leaderboard", queue, "--sources", "robots")[0] == 2
+    built = document(call("rank", "dataset", queue, "--name", "Votes", "--held-out", "0", "--json"))
+    assert built["sources"] == {"rank": 6}
 
 
 def test_unknown_names_and_empty_stores_are_told(call: Call) -> None:

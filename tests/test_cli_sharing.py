@@ -16,7 +16,7 @@ from workbench.datasets.versions import edit_version, iter_rows, write_version
 from workbench.errors import Conflict, NotFound, UsageError
 from workbench.job import RecordingJob
 from workbench.records import Example, Message, RunState, Variant
-from workbench.runs import reproduce
+from workbench.runs import manifests, reproduce
 from workbench.settings import get_settings
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
@@ -96,7 +96,7 @@ def test_a_manifest_makes_the_same_adapter_again_in_a_run_of_its_own(
 
 
 def test_another_seed_makes_another_adapter_and_is_told_apart(store: Store, tuned: Variant) -> None:
-    manifest = reproduce.make_manifest(store, tuned)
+    manifest = manifests.make_manifest(store, tuned)
     spec = reproduce.spec_here(store, manifest)
     again, other = train(store, spec, "again"), train(store, {**spec, "seed": 6}, "other")
     assert again.adapter_digest == tuned.adapter_digest != other.adapter_digest
@@ -107,7 +107,7 @@ def test_another_seed_makes_another_adapter_and_is_told_apart(store: Store, tune
 def test_what_is_missing_or_differs_is_told_before_anything_runs(
     call: Call, store: Store, tuned: Variant, tmp_path: Path
 ) -> None:
-    manifest = reproduce.make_manifest(store, tuned)
+    manifest = manifests.make_manifest(store, tuned)
     elsewhere = manifest.model_copy(
         update={
             "base_digest": "0" * 64,
@@ -124,10 +124,10 @@ def test_what_is_missing_or_differs_is_told_before_anything_runs(
     for text, words in (("{}", "no manifest"), ("{", "neither JSON nor YAML"), ('{"format": "x"}', "no manifest")):
         (tmp_path / "m.json").write_text(text)
         with pytest.raises(UsageError, match=words):
-            reproduce.read_manifest(tmp_path / "m.json")
+            manifests.read_manifest(tmp_path / "m.json")
     assert call("lineage", "reproduce", str(tmp_path / "none.json"), "--json")[0] in (1, 2)
-    with pytest.raises(UsageError, match="only an adapter that was trained here"):
-        reproduce.make_manifest(store, model_store.get_variant(store, "tiny"))
+    with pytest.raises(UsageError, match="only an adapter or a reward model that was trained here"):
+        manifests.make_manifest(store, model_store.get_variant(store, "tiny"))
 
 
 def test_an_adapter_whose_rows_were_purged_cannot_be_made_again(call: Call, store: Store, tuned: Variant) -> None:
@@ -136,7 +136,7 @@ def test_an_adapter_whose_rows_were_purged_cannot_be_made_again(call: Call, stor
     report = json.loads(call("lineage", "purge", "rows", row, "--yes", "--json")[1])
     assert report["row_ids"] == [row] and report["learned_by"] == [tuned.name]
     with pytest.raises(Conflict, match="were purged"):
-        reproduce.make_manifest(store, tuned)
+        manifests.make_manifest(store, tuned)
 
 
 def test_a_variant_is_exported_by_a_run_and_traced(call: Call, tuned: Variant, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
-DatasetKind = Literal["instructions", "preferences", "prompts"]
-DATASET_KINDS: tuple[DatasetKind, ...] = ("instructions", "preferences", "prompts")
+DatasetKind = Literal["instructions", "preferences", "labels", "prompts"]
+DATASET_KINDS: tuple[DatasetKind, ...] = ("instructions", "preferences", "labels", "prompts")
 
 
 def utc_now() -> datetime:
@@ -98,6 +98,10 @@ class Example(Record):
     """Columns of the source that are kept but not trained on: topic, id, …"""
 
 
+LEAST_WEIGHT, MOST_WEIGHT = 1e-9, 1e6
+"""Bounds of a row's weight that is not 0; beyond them a loss is no number any more, or nothing."""
+
+
 class Preference(Record):
     """A prompt with a better and a worse answer."""
 
@@ -107,7 +111,22 @@ class Preference(Record):
     """The better answer."""
     rejected: tuple[Message, ...] = Field(min_length=1)
     """The worse answer."""
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    """Weight in the loss."""
+    meta: dict[str, JsonValue] = {}
+    """Provenance and other kept columns."""
+
+
+class Labelled(Record):
+    """A prompt with one answer that is told good or bad."""
+
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    """The conversation up to the answer."""
+    completion: tuple[Message, ...] = Field(min_length=1)
+    """The answer."""
+    label: bool
+    """Whether the answer is a good one."""
+    weight: float = Field(default=1.0, gt=0, le=MOST_WEIGHT, allow_inf_nan=False)
     """Weight in the loss."""
     meta: dict[str, JsonValue] = {}
     """Provenance and other kept columns."""
@@ -124,10 +143,11 @@ class Prompt(Record):
     """Topic, category, id, …"""
 
 
-Payload = Example | Preference | Prompt
-PAYLOADS: dict[DatasetKind, type[Example] | type[Preference] | type[Prompt]] = {
+Payload = Example | Preference | Labelled | Prompt
+PAYLOADS: dict[DatasetKind, type[Example] | type[Preference] | type[Labelled] | type[Prompt]] = {
     "instructions": Example,
     "preferences": Preference,
+    "labels": Labelled,
     "prompts": Prompt,
 }
 

@@ -20,7 +20,7 @@ datasets, variants = ws.datasets(), ws.variants()
 finished = ws.runs(kinds=TRAINING, states=[RunState.FINISHED], limit=200)
 active = active_runs(ws)
 
-show_next_step(ws, next_step(ws, datasets, finished, active))
+show_next_step(ws, next_step(ws, datasets, finished, active), finished)
 show_last_tour(ws)
 
 if active:

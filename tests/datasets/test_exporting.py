@@ -16,7 +16,7 @@ from workbench.datasets.importing import ImportConfig, import_file
 from workbench.datasets.versions import iter_rows, write_version
 from workbench.errors import StoreProblem, UsageError
 from workbench.job import RecordingJob
-from workbench.records import Example, Message, Preference, Prompt, new_id
+from workbench.records import Example, Labelled, Message, Preference, Prompt, new_id
 from workbench.store.datasets import create_dataset, get_version
 
 FORMATS = ("jsonl", "csv", "parquet")
@@ -64,13 +64,24 @@ simple = st.builds(
 examples = st.builds(Example, messages=conversations(), tools=st.none() | st.lists(values, max_size=2), meta=metas)
 answer = content.map(lambda said: (Message(role="assistant", content=said),))
 preferences = st.builds(
-    Preference, prompt=conversations("user"), chosen=answer, rejected=answer, weight=st.floats(0, 1e6), meta=metas
+    Preference,
+    prompt=conversations("user"),
+    chosen=answer,
+    rejected=answer,
+    weight=st.just(0.0) | st.floats(1e-9, 1e6),
+    meta=metas,
 ).filter(lambda row: row.chosen != row.rejected)
 prompts = st.builds(Prompt, messages=conversations("user"), reference=st.none() | content, meta=metas)
+asked_once = content.map(lambda said: (Message(role="user", content=said),))
+labels = st.builds(
+    Labelled, prompt=asked_once | conversations("user"), completion=answer, label=st.booleans(),
+    weight=st.just(1.0) | st.floats(1e-9, 1e6), meta=metas,
+)  # fmt: skip
 datasets = st.one_of(
     st.tuples(st.just("instructions"), st.lists(simple, min_size=1, max_size=4)),
     st.tuples(st.just("instructions"), st.lists(examples, min_size=1, max_size=4)),
     st.tuples(st.just("preferences"), st.lists(preferences, min_size=1, max_size=4)),
+    st.tuples(st.just("labels"), st.lists(labels, min_size=1, max_size=4)),
     st.tuples(st.just("prompts"), st.lists(prompts, min_size=1, max_size=4)),
 )
 
@@ -107,6 +118,21 @@ def test_the_files_have_the_form_that_other_tools_take(store, tmp_path):
     assert pq.read_table(export_version(store, version, tmp_path / "a.parquet")).to_pylist()[0]["messages"] == turns
     with export_version(store, version, tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
         assert list(csv.DictReader(file)) == [{"prompt": "q", "completion": "a", "meta": ""}]
+
+
+def test_labels_are_written_as_trls_kto_trainer_takes_them(store, tmp_path):
+    row = Labelled(
+        prompt=(Message(role="user", content="q"),), completion=(Message(role="assistant", content="a"),), label=False
+    )
+    version = write_version(store, create_dataset(store, "told", "labels").id, [row])
+    line = json.loads(export_version(store, version, tmp_path / "a.jsonl").read_text())
+    sides = {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]}
+    assert line == {**sides, "label": False, "weight": 1.0}
+    table = pq.read_table(export_version(store, version, tmp_path / "a.parquet"))
+    assert table.to_pylist()[0] == {**sides, "label": False, "weight": 1.0, "meta": None}
+    with export_version(store, version, tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
+        expected = {"prompt": "q", "completion": "a", "label": "false", "weight": "1.0", "meta": ""}
+        assert list(csv.DictReader(file)) == [expected]
 
 
 def test_cells_that_a_spreadsheet_could_run_are_not_altered(store, tmp_path):

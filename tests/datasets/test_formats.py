@@ -230,8 +230,10 @@ def test_an_empty_or_wrong_cell_is_refused_with_its_column(row, column, words):
         ({"prompt": "q", "chosen": "same", "rejected": "same"}, "both answers are the same"),
         ({"prompt": "", "chosen": "a", "rejected": "b"}, "no prompt"),
         ({"prompt": "q", "chosen": "", "rejected": "b"}, "empty"),
-        ({"prompt": "q", "chosen": "a", "rejected": "b", "weight": "heavy"}, "is not a weight"),
-        ({"prompt": "q", "chosen": "a", "rejected": "b", "weight": -1}, "is not a weight"),
+        *(
+            ({"prompt": "q", "chosen": "a", "rejected": "b", "weight": weight}, "is no weight")
+            for weight in ("heavy", -1, float("nan"), float("inf"), "nan", True, 1e308, 1e-320)
+        ),
         ({"prompt": "q", "chosen": [{"role": "user", "content": "q"}], "rejected": "b"}, "no prompt"),
     ],
 )
@@ -271,7 +273,14 @@ messages = st.builds(
 several = st.lists(messages, min_size=1, max_size=4).map(tuple)
 payloads = st.one_of(
     st.builds(Example, messages=several, tools=st.none() | st.lists(json_values, max_size=2), meta=metas),
-    st.builds(Preference, prompt=several, chosen=several, rejected=several, weight=st.floats(0, 100), meta=metas),
+    st.builds(
+        Preference,
+        prompt=several,
+        chosen=several,
+        rejected=several,
+        weight=st.just(0.0) | st.floats(1e-6, 1e6),
+        meta=metas,
+    ),
     st.builds(Prompt, messages=several, reference=st.none() | words, meta=metas),
 )
 

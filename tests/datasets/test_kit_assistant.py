@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 from rapidfuzz.distance import LCSseq
 
-from workbench.evaluation.rules import get_rule_scorer
+from workbench.scoring.rules import get_rule_scorer
 
 KIT = resources.files("workbench.datasets") / "kits" / "assistant"
 Row = dict[str, str]

@@ -14,7 +14,7 @@ from rapidfuzz.distance import LCSseq
 
 from workbench.datasets.starter import install_kit
 from workbench.datasets.versions import iter_rows
-from workbench.evaluation.rules import get_rule_scorer
+from workbench.scoring.rules import get_rule_scorer
 
 KIT = resources.files("workbench.datasets") / "kits" / "chatbot"
 Row = dict[str, Any]

@@ -13,9 +13,9 @@ from rapidfuzz.distance import LCSseq
 from workbench.datasets.render import load_renderer
 from workbench.datasets.starter import install_kit
 from workbench.evaluation.prompts import kit_scorers, plan_answers, read_prompts
-from workbench.evaluation.rules import RULE_SCORERS
-from workbench.evaluation.scorers import METRICS, corpus_chrf, sentence_chrf
 from workbench.records import Message, ModelSource
+from workbench.scoring.rules import RULE_SCORERS
+from workbench.scoring.scorers import METRICS, corpus_chrf, sentence_chrf
 from workbench.store import models as model_store
 from workbench.store.database import Store
 

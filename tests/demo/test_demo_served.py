@@ -211,7 +211,7 @@ def ask_and_go(demo: RunningDemo, client: httpx.Client, *, stop: bool) -> bool:
     """Ask as the page does and go once there is some text, the slow model still writing; False where refused."""
     config, session = client.get("/config").json(), secrets.token_hex(5)
     fn_index = next(each["id"] for each in config["dependencies"] if each["api_name"] == "compare")
-    body = {"data": ["one two three"], "fn_index": fn_index, "session_hash": session}
+    body = {"data": ["one two three", None], "fn_index": fn_index, "session_hash": session}
     event = client.post("/gradio_api/queue/join", json=body).json()["event_id"]
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
         for line in stream.iter_lines():

@@ -95,8 +95,28 @@ def test_a_visitor_compares_and_votes_and_only_the_demo_is_asked(
     page.get_by_text("How do astronauts sleep in space?").first.click()
     seen.shown("How do astronauts sleep in space?")
     page.get_by_role("button", name="Ask", exact=True).click()
-    seen.shown("Tokens: ")
+    seen.shown("Question 1 of 10.")
     shoot(page, f"demo-compare-{look}", tmp_path)
+    question = page.get_by_label("Your question").locator("visible=true")
+    assert question.input_value() == "", "the box is free for a follow-up"
+    question.fill("And how do they <b>wash</b>? &amp; <img src=x onerror=alert(1)>")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    seen.shown("Question 2 of 10.")
+    shoot(page, f"demo-follow-up-{look}", tmp_path)
+    chats = page.locator(".chat").all()
+    assert len(chats) == 2
+    for chat in chats:
+        told = [message.inner_text().strip() for message in chat.locator(".message").all()]
+        assert len(told) == 4 and all(told) and told[0] == "How do astronauts sleep in space?"
+        assert told[2] == "And how do they <b>wash</b>? &amp; <img src=x onerror=alert(1)>", "shown as written"
+        assert chat.locator(".message img").count() == 0
+        messages = chat.locator(".message")
+        assert messages.last.evaluate("it => it.getBoundingClientRect().bottom") <= chat.evaluate(
+            "it => it.getBoundingClientRect().bottom"
+        ), "the newest answer is in view"
+    page.get_by_role("button", name="New conversation").click()
+    page.locator(".chat .message").first.wait_for(state="detached")
+    assert page.locator(".chat .message").count() == 0
 
     page.get_by_role("tab", name="Blind arena").click()
     page.get_by_label("Your question").locator("visible=true").fill("Why is the sky blue?")

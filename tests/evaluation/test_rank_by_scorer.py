@@ -7,10 +7,10 @@ import pytest
 from tests.preferences.voting import make_answers
 from workbench.errors import NotFound, UsageError
 from workbench.evaluation.rank_by_scorer import rank_by_scorer
-from workbench.evaluation.scorers import REWARD
 from workbench.preferences.pairs import load_ranked, ranking_pairs
 from workbench.preferences.queues import create_queue_from
 from workbench.records import Score
+from workbench.scoring.scorers import REWARD
 from workbench.store import answers as answer_store
 from workbench.store import rankings as rank_store
 from workbench.store import runs as run_store
@@ -40,7 +40,9 @@ def test_a_reward_model_ranks_by_the_scores_it_gave(store: Store) -> None:
     kept = [each.model_copy(update={"id": f"{each.id}_r", "run_id": run.id}) for each in made]
     answer_store.add_completions(store, kept)
     queue = create_queue_from(store, "q", kept)
-    scorer = f"{REWARD}run_x"
+    with pytest.raises(NotFound, match="nobody"):
+        rank_by_scorer(store, "q", f"{REWARD}nobody")
+    scorer = f"{REWARD}{run_store.add_run(store, kind='reward', name='taste', slot='train', spec={}).id}"
     with pytest.raises(UsageError, match="says nothing"):
         rank_by_scorer(store, "q", scorer)
     answer_store.add_scores(

@@ -199,6 +199,23 @@ def test_rankings_of_these_answers_become_a_win_rate(compared: Compared, store: 
     assert "not yet" in text
 
 
+def test_what_people_preferred_leaves_a_scorer_out_and_a_scorers_own_figures_say_so(
+    compared: Compared, store: Store
+) -> None:
+    for number in range(3):
+        one, two = (compared.ids[variant.name, number] for variant in compared.variants)
+        rank(compared, number, [[two], [one]], rater="scorer: rules", source="scorer")
+    alone = read(report_html(store, compared.run)).text
+    assert "What people preferred" not in alone and "What a scorer placed higher" in alone
+    assert "Made by a scorer, not by people." in alone
+    one, two = (compared.ids[variant.name, 3] for variant in compared.variants)
+    rank(compared, 3, [[one], [two]])
+    [rate] = rate_answers(store, load_grid(store, compared.run))
+    assert (rate.better, rate.wins, rate.losses) == (compared.variants[0].id, 1, 0)
+    text = read(report_html(store, compared.run)).text
+    assert "What people preferred" in text and "a scorer" not in text
+
+
 def test_rankings_of_other_answers_do_not_count(compared: Compared, store: Store) -> None:
     other = compared.variants[0]
     ids = [new_id("cmp") for _ in range(2)]

@@ -28,6 +28,7 @@ from workbench.records import (
     Example,
     Failure,
     Interval,
+    Labelled,
     Message,
     Metric,
     Preference,
@@ -164,6 +165,11 @@ def test_what_rows_say_is_text(ws: Workspace):
             prompt=(Message(role="user", content=EVIL),),
             chosen=(Message(role="assistant", content="good"),),
             rejected=(Message(role="assistant", content="bad " * 500),),
+        ),
+        "labels": Labelled(
+            prompt=(Message(role="user", content=EVIL),),
+            completion=(Message(role="assistant", content=EVIL),),
+            label=False,
         ),
         "prompts": Prompt(messages=(Message(role="user", content=EVIL),), reference="so"),
     }

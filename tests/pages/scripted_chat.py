@@ -1,6 +1,6 @@
 """A real HTTP server that speaks enough of the OpenAI protocol, and answers as its models' names say.
 
-`echo` repeats the last prompt word by word, `slow` waits for `gate` after its first word, `refuse` answers 400 with a
+`echo` repeats the last prompt word by word, `slow` waits for `gate` after its first word, `refuse…` answers 400 with a
 context-length error, `hostile` writes markup.
 """
 
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         probe = ask["messages"][-1]["content"] == "Hi"
         if not probe:
             self.server.asked.append(ask)
-        if ask["model"] == "refuse" and not probe:
+        if ask["model"].startswith("refuse") and not probe:
             message = "This model's maximum context length is 8 tokens."
             self._send(400, {"error": {"message": message, "code": "context_length_exceeded", "type": "invalid"}})
             return

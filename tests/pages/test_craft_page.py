@@ -230,6 +230,28 @@ def test_a_preference_and_a_prompt_are_edited_in_their_own_fields(ws: Workspace)
     assert ws.rows("prompts").rows[0].payload.reference == "42"
 
 
+def test_a_labelled_answer_is_written_and_its_label_turned(ws: Workspace) -> None:
+    app = open_page(links.CRAFT, dataset=ws.new_dataset("told", "labels").id)
+    app = app.button(key="craft.new").click().run()
+    row = the_row(app)
+    fields = [item.key.removeprefix(f"craft.field.{row}.") for item in app.text_area]
+    app = write(write(app, row, fields[0], "Name a colour"), row, fields[1], "Tuesday")
+    app.toggle(key=f"craft.field.{row}.label").set_value(False).run()
+    save(to_changes(app))
+    told = ws.rows("told").rows[0].payload
+    assert (told.prompt[0].content, told.completion[0].content, told.label) == ("Name a colour", "Tuesday", False)
+    row = ws.rows("told").rows[0].row_id
+    app = open_page(links.CRAFT, dataset="told", row=row)
+    assert app.toggle(key=f"craft.field.{row}.label").value is False
+    app.number_input(key=f"craft.field.{row}.weight").set_value(0.0).run()
+    assert "greater than 0" in words(app)
+    app.number_input(key=f"craft.field.{row}.weight").set_value(2.5).run()
+    app.toggle(key=f"craft.field.{row}.label").set_value(True).run()
+    save(to_changes(app))
+    told = ws.rows("told").rows[0].payload
+    assert (told.label, told.weight) == (True, 2.5)
+
+
 def test_a_megabyte_in_one_turn_is_kept_and_its_tokens_wait_to_be_asked_for(ws: Workspace, dataset: Dataset) -> None:
     first, *_ = row_ids(ws)
     app = write(open_page(links.CRAFT, dataset=dataset.id, row=first), first, "t1.content", "x" * 1_000_000)

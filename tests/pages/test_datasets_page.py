@@ -147,6 +147,44 @@ def test_bad_rows_are_corrected_in_place_and_imported(store: Store) -> None:
     ]  # fmt: skip
 
 
+KTO = (
+    '{"prompt": "Name a colour", "completion": "Blue", "label": true}\n'
+    '{"prompt": "Name a colour", "completion": "Tuesday", "label": false}\n'
+    '{"prompt": "Name a fruit", "completion": "Stone", "label": "rather not"}\n'
+)
+
+
+def test_answers_told_good_or_bad_are_imported_as_labels_and_shown_with_them(store: Store) -> None:
+    app = upload(KTO.encode(), "told.jsonl")
+    assert "Automatic: labels" in app.selectbox(key="import.format").options[0]
+    assert "**Good answer**" in [item.value for item in app.markdown] and not app.warning
+    (problem,) = app.dataframe[1].value.to_dict("records")
+    assert (problem["Row"], problem["Column"], problem["Value"]) == (3, "label", "rather not")
+    app = finish_import(press(app, "Import the good rows and save the bad ones"))
+    assert "2 rows imported" in app.success[0].value
+    (dataset,) = dataset_store.list_datasets(store)
+    assert dataset.kind == "labels"
+    app = open_page(links.DATASETS, dataset=dataset.id)
+    assert list(app.dataframe[0].value["Label"]) == ["good", "bad"]
+    assert list(app.dataframe[0].value["Answer"]) == ["Blue", "Tuesday"] and "Train on it" in labels(app)
+    app.session_state["dataset.tabs"] = "Figures"
+    app.run()
+    assert {metric.label: metric.value for metric in app.metric}["Good answers"] == "1"
+
+
+def test_a_file_with_one_label_alone_is_warned_of_before_and_after(store: Store) -> None:
+    app = upload(KTO.splitlines(keepends=True)[0].encode(), "told.jsonl")
+    assert "All 1 answers are labelled good" in app.warning[0].value
+    app = finish_import(press(app, "Import 1 row"))
+    assert app.success and "All 1 answers are labelled good" in app.warning[0].value
+
+
+def test_bad_answers_chosen_to_become_examples_are_warned_of(store: Store) -> None:
+    app = upload("".join(KTO.splitlines(keepends=True)[:2]).encode(), "told.jsonl")
+    app.selectbox(key="import.format").set_value("prompt_completion").run()
+    assert "calls some of these answers bad" in app.warning[0].value
+
+
 def test_bad_rows_are_dropped_and_brought_back(store: Store) -> None:
     app = upload(MIXED.encode())
     app = press(app, "Drop this row")

@@ -13,7 +13,7 @@ from tiny import make_model
 from workbench.api import Workspace
 from workbench.datasets.versions import write_version
 from workbench.models.adding import ensure_bundled
-from workbench.records import Message, Preference, Run, RunState
+from workbench.records import Labelled, Message, Preference, Run, RunState
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
@@ -187,6 +187,32 @@ def test_from_a_reward_model_its_base_and_the_adapter_it_judges_are_chosen(
     assert "no such reward model" in words(app).lower()
 
 
+def test_kto_is_launched_on_a_dataset_of_labels_or_of_preferences(
+    ready: Store, launched: list[tuple[str, object, str]]
+) -> None:
+    asked = [(Message(role="user", content=f"Question {n}?"),) for n in range(8)]
+    good, bad = ((Message(role="assistant", content=text),) for text in ("Hello", "No"))
+    told = [Labelled(prompt=q, completion=good, label=True, weight=2.0) for q in asked]
+    told += [Labelled(prompt=q, completion=bad, label=False) for q in asked]
+    pairs = [Preference(prompt=q, chosen=good, rejected=bad) for q in asked]
+    write_version(ready, create_dataset(ready, "pairs", "preferences").id, pairs)
+    dataset = create_dataset(ready, "told", "labels")
+    write_version(ready, dataset.id, told)
+    app = open_page(links.NEW_RUN, kind="kto", dataset=dataset.id)
+    box = app.selectbox(key="new_run.kto.dataset")
+    assert [option.partition(" (")[0] for option in box.options] == ["pairs", "told"]
+    assert box.value == "told" and not app.error
+    assert {metric.label for metric in app.metric} == {"Time", "Memory"} and "Nothing found" in words(app)
+    app.number_input(key="new_run.kto.desirable_weight").set_value(1.2).run()
+    launch_button(app).click().run()
+    assert not app.exception
+    ((kind, config, _),) = launched
+    fields = config.model_dump()  # type: ignore[attr-defined]
+    assert kind == "kto" and fields["dataset"].startswith("told") and fields["desirable_weight"] == 1.2
+    app = open_page(links.NEW_RUN, kind="dpo")
+    assert [option.partition(" (")[0] for option in app.selectbox(key="new_run.dpo.dataset").options] == ["pairs"]
+
+
 def test_the_part_kept_aside_comes_last_and_is_what_its_dataset_is_measured_on(ready: Store) -> None:
     pair = Preference(
         prompt=(Message(role="user", content="Hi?"),),
@@ -199,3 +225,12 @@ def test_the_part_kept_aside_comes_last_and_is_what_its_dataset_is_measured_on(r
     assert app.selectbox(key="new_run.dpo.dataset").value == "ranked"
     app = open_page(links.NEW_RUN, kind="dpo", dataset="ranked")
     assert app.selectbox(key="new_run.dpo.held_out").value == "ranked" + HELD_OUT_END
+
+
+def test_a_rank_larger_than_a_layer_is_told_before_the_launch_and_does_not_stop_it(ready: Store) -> None:
+    app = open_page(links.NEW_RUN)
+    assert not any("larger than layers" in warning.value for warning in app.warning)
+    app.number_input(key=f"{KEY}.lora_r").set_value(33).run()
+    (told,) = [warning.value for warning in app.warning if "larger than layers" in warning.value]
+    assert "rank 33" in told and "at most 32" in told
+    assert not launch_button(app).disabled

@@ -15,6 +15,7 @@ from workbench.api import Workspace
 from workbench.records import Conversation
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
+from workbench.store import rankings
 from workbench.ui.conversation import as_json, as_markdown, load_answers
 from workbench.ui.history import rename
 from workbench.ui.streams import STREAMS
@@ -94,6 +95,28 @@ def test_every_pane_answers_and_the_answers_are_kept_once(ws: Workspace, chat: S
     assert conversation.variants == (echo, hostile) and conversation.title == "hello there"
     assert {item["seed"] for item in chat.asked} == {0}
     assert sum("unverified" in item.value for item in app.markdown) == 2
+
+
+def test_rank_these_opens_at_these_answers_although_the_queue_holds_older_ones(
+    ws: Workspace, chat: ScriptedChat
+) -> None:
+    echo, hostile = add_variants(ws, chat, "echo", "hostile")
+    told: dict[str, str] = {}
+    for question in ("the first", "the second"):
+        app = finish(ask(open_page(variants=f"{echo},{hostile}"), question))
+        app.button(key="playground.rank").click().run()
+        assert not app.exception and not app.error
+        assert any("only=1" in code.value for code in app.code), "the queue's page"
+        told = {name: "".join(app.query_params[name]) for name in ("queue", "item")}
+    older, newest = rankings.list_items(ws.store, [told["queue"]])
+    assert newest.prompt[-1].content == "the second" and told["item"] == newest.id
+    app = AppTest.from_file(APP, default_timeout=30).run()
+    app.switch_page("pages/rank/rank.py")
+    for name, value in {**told, "rater": "Ada"}.items():  # the browser tells who ranks otherwise
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception and not app.error
+    assert [each.item for each in rankings.next_items(ws.store, told["queue"], "Ada", 6)] == [newest, older]
 
 
 def test_what_a_model_writes_is_shown_as_text_only(ws: Workspace, chat: ScriptedChat) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from page_helpers import labels, open_page, words
 from streamlit.testing.v1 import AppTest
 from tiny import make_model, make_tokenizer
 
-from workbench.datasets.versions import write_version
+from workbench.datasets.versions import iter_rows, write_version
 from workbench.models.adding import ensure_bundled
 from workbench.records import Message, ModelSource, Preference
 from workbench.store import models as model_store
+from workbench.store import runs as run_store
 from workbench.store.database import Store
 from workbench.store.datasets import create_dataset
 from workbench.ui import links
@@ -69,3 +71,29 @@ def test_the_checks_of_preferences_stop_a_launch_until_they_are_overruled(ready:
     write_version(ready, dataset.id, [preference(f"Q {n}?", "yes", "no") for n in range(6)], parent=first)
     app = open_page(links.NEW_RUN, kind=kind, dataset=dataset.id)
     assert not app.error and "Nothing found" in words(app) and "Launch" in labels(app)
+
+
+def test_held_out_answers_of_kto_stand_with_their_own_text_label_and_weight(store: Store) -> None:
+    def script(run_id: str) -> None:
+        from workbench.ui.run_details import show_held_out_rows
+        from workbench.ui.store import workspace
+
+        show_held_out_rows(workspace(), workspace().run(run_id))
+
+    rows = [preference("Q?", "yes", "no"), preference("R?", "sure", "never")]
+    version = write_version(store, create_dataset(store, "pairs", "preferences").id, rows)
+    first = next(iter(iter_rows(store, version))).row_id
+    run = run_store.add_run(store, kind="kto", name="kto", slot="train", spec={})
+    folder = store.settings.run_dir(run.id)
+    folder.mkdir(parents=True)
+    (folder / "inputs.json").write_text(json.dumps({"version_id": version.id}))
+    entries = [
+        {"row_id": row_id, "loss": 0.9, "reward": 0.1, "good": good, "weight": weight, "tokens": 3}
+        for row_id, good, weight in ((first, False, 0.5), ("", False, 1.0), (first, True, 2.0))
+    ]
+    (folder / "held_out_rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    app = AppTest.from_function(script, args=(run.id,)).run()
+    assert not app.exception and "removed" not in words(app)
+    table = app.dataframe[0].value
+    assert list(table["answer"]) == ["no", "", "yes"] and list(table["weight"]) == [0.5, 1.0, 2.0]
+    assert list(table["good"]) == [False, False, True] and list(table["prompt"]) == ["Q?", "", "Q?"]

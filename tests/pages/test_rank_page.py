@@ -19,6 +19,7 @@ from workbench.store import answers as answer_store
 from workbench.store import models as model_store
 from workbench.store import rankings
 from workbench.store.drafts import list_drafts
+from workbench.ui import leaderboard as leaderboard_page
 from workbench.ui.conversation import load_answers
 from workbench.ui.links import LEADERBOARD, RANK
 from workbench.ui.rank_export import rankings_bytes, trl_bytes
@@ -202,6 +203,29 @@ def test_a_rater_without_a_name_is_asked_and_an_address_can_give_it(ws: Workspac
     assert serve_desk(ws, queue.id, {}, DeskMemory(), fixed_rater="  Zoë ")["rater"] == "Zoë"
 
 
+def test_a_desk_opens_at_the_item_of_the_address_once_and_goes_on_from_there(ws: Workspace) -> None:
+    queue = add_queue(ws, 20)
+    items = [item.id for item in rankings.list_items(ws.store, [queue.id])]
+
+    def told(memory: DeskMemory, entries: list[dict[str, Any]], rater: str = "Ada") -> list[str]:
+        sent = {"seq": 2, "rater": rater, "entries": entries}
+        memory.told = serve_desk(ws, queue.id, sent, memory, first=items[15])  # type: ignore[attr-defined]
+        return [each["id"] for each in memory.told["items"]]  # type: ignore[attr-defined]
+
+    old, new = DeskMemory(), DeskMemory()
+    first = serve_desk(ws, queue.id, {"seq": 1, "rater": "Ada"}, old)["items"]
+    assert [each["id"] for each in first] == items[:6]
+    vote = entry(first[0], "a")
+    serve_desk(ws, queue.id, {"seq": 2, "rater": "Ada", "entries": [vote]}, old)
+    assert told(new, []) == [items[15], *items[1:6]]
+    # A vote taken back comes before it, and what comes after is as it was.
+    assert told(new, [{"kind": "undo", "nonce": "u", "target": "a"}])[:3] == [items[0], items[15], items[1]]
+    asked = new.told["items"][1]  # type: ignore[attr-defined]
+    assert told(new, [entry(asked, "b")])[:2] == [items[0], items[1]]
+    assert told(DeskMemory(), []) == told(new, []), "it is ranked: a new page goes on where the rater is"
+    assert items[15] not in told(DeskMemory(), [], "Ben"), "nobody else's turn"
+
+
 def test_the_warning_and_the_votes_still_needed_are_sentences_that_name_nobody(ws: Workspace) -> None:
     assert leak_sentence(["B"]).startswith("Answer B tells") and leak_sentence([]) == ""
     assert leak_sentence(["A", "C"]).startswith("Answers A, C tell") and needed_sentence([]) == ""
@@ -307,11 +331,16 @@ def test_answers_of_the_playground_become_one_item_however_often_they_are_sent(w
         ],
     )
     answers = load_answers(ws.store, conversation)
-    for _ in range(2):
-        queue = queue_answers(ws, conversation, answers)
-    assert queue.name == "Playground" and rankings.queue_progress(ws.store, queue.id).total == 1
+    added = [queue_answers(ws, conversation, answers) for _ in range(2)]
+    queue = ws.rank_queue("Playground")
+    assert (
+        added[0] == added[1]
+        and added[0].queue_id == queue.id
+        and rankings.queue_progress(ws.store, queue.id).total == 1
+    )
     rankings.update_queue(ws.store, queue.id, archived_at=utc_now())
-    assert queue_answers(ws, conversation, answers).archived_at is None
+    assert queue_answers(ws, conversation, answers) == added[0]
+    assert ws.rank_queue("Playground").archived_at is None
     vote_for(ws, queue, 0)
     assert [vote.source for vote in rankings.list_rankings(ws.store)] == ["playground"]
     vote_for(ws, add_queue(ws, 1, name="another"), 0)
@@ -346,9 +375,16 @@ def test_rankings_become_a_version_and_files_for_trainers(ws: Workspace) -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "made", "rows"), [("Preference pairs", "preferences", 40), ("Best answers", "instructions", 20)]
+    ("kind", "made", "rows", "methods"),
+    [
+        ("Preference pairs", "preferences", 40, ["Train a reward model", "Train by DPO", "Train by KTO"]),
+        ("Labels", "labels", 60, ["Train by KTO"]),
+        ("Best answers", "instructions", 20, ["Fine-tune on them"]),
+    ],
 )
-def test_the_export_popover_makes_a_version_and_then_the_next(ws: Workspace, kind: str, made: str, rows: int) -> None:
+def test_the_export_popover_makes_a_version_and_then_the_next(
+    ws: Workspace, kind: str, made: str, rows: int, methods: list[str]
+) -> None:
     queue = add_queue(ws, 20, answers=3)
     vote_for(ws, queue, 0, times=20)
     key = f"rank.export.{queue.id}"
@@ -364,6 +400,7 @@ def test_the_export_popover_makes_a_version_and_then_the_next(ws: Workspace, kin
         version = ws.version("made here")
         assert ws.dataset("made here").kind == made and version.number == number
         assert (version.rows == rows) == (number == 1)
+        assert [link.proto.label for link in app.get("page_link") if "kind=" in link.proto.query_string] == methods
 
 
 def test_the_leaderboard_tells_who_is_ahead_how_surely_and_whom_not_to_trust(ws: Workspace) -> None:
@@ -380,6 +417,72 @@ def test_the_leaderboard_tells_who_is_ahead_how_surely_and_whom_not_to_trust(ws:
     assert list(strengths["variant"])[0] == "writer-1" and list(strengths["rank"])[0] == 1
     assert {"told apart"} < set(pairs["needed"]) and "writer-1 is preferred" in words(app).replace("\\", "")
     assert dict(zip(raters["rater"], raters["flag"], strict=True))["Bo"] == "takes the first shown"
+
+
+def score_all(ws: Workspace, queue: RankQueue, number: int) -> None:
+    """A scorer ranks the answers of one writer best."""
+    for item in rankings.list_items(ws.store, [queue.id]):
+        best = item.completions[number]
+        rest = tuple(each for each in item.completions if each != best)
+        rankings.submit_ranking(
+            ws.store, item.id, "scorer: rules", nonce=new_id("n"), shown=item.completions, tiers=((best,), rest),
+            source="scorer",
+        )  # fmt: skip
+
+
+def test_a_scorers_votes_are_shown_labelled_and_give_way_to_peoples_who_can_be_switched(ws: Workspace) -> None:
+    queue = add_queue(ws, 20)
+    score_all(ws, queue, 1)
+    app = open_page(LEADERBOARD, queue=queue.id)
+    assert (
+        "Made by a scorer, not by people." in words(app).replace("\\", "")
+        and not app.segmented_control
+        and not app.error
+    )
+    strengths, _, raters = (frame.value for frame in app.dataframe[:3])
+    assert strengths["variant"][0] == "writer-1" and list(raters["source"]) == ["Scorer"]
+    assert "First shown is best" not in [each.label for each in app.metric]
+
+    vote_for(ws, queue, 0, times=3)
+    app.run()  # shows at once
+    assert [each.value for each in app.metric if each.label == "Votes"] == ["3"]
+    assert app.dataframe[0].value["variant"][0] == "writer-0" and list(app.dataframe[2].value["source"]) == ["Rank"]
+    assert "20 that a scorer made are left out" in words(app)
+    control = app.segmented_control(key="leaderboard.sources")
+    assert control.value == "people" and list(control.options) == ["People", "Scorers", "All together"]
+    control.set_value("scorers").run()
+    assert not app.exception and app.dataframe[0].value["variant"][0] == "writer-1"
+    assert "People's 3 votes are left out" in words(app).replace("\\", "")
+    app.segmented_control(key="leaderboard.sources").set_value("all").run()
+    assert [each.value for each in app.metric if each.label == "Votes"] == ["23"]
+    table = open_page(RANK).dataframe[0].value
+    assert list(table["votes"]) == [3] and list(table["by_scorers"]) == [20] and list(table["done"]) == [0.15]
+
+
+def test_votes_are_read_once_and_anew_after_each_vote_and_each_undo(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = add_queue(ws, 6)
+    vote_for(ws, queue, 0, times=2)
+    read: list[int] = []
+    real = leaderboard_page.rate_queues
+    monkeypatch.setattr(leaderboard_page, "rate_queues", lambda *a, **k: read.append(1) or real(*a, **k))
+    app = open_page(LEADERBOARD, queue=queue.id)
+    app.run()
+    assert len(read) == 1
+
+    def votes() -> str:
+        app.run()
+        return next(each.value for each in app.metric if each.label == "Votes")
+
+    vote_for(ws, queue, 0)
+    assert votes() == "3"
+    rankings.undo_last(ws.store, queue.id, "Ada")
+    assert votes() == "2" and votes() == "2" and len(read) == 3
+    variant = next(each for each in ws.variants() if each.name == "writer-0")
+    model_store.update_variant(ws.store, variant.id, name="Renamed")
+    app.run()
+    assert app.dataframe[0].value["variant"][0] == "Renamed" and len(read) == 3
 
 
 def test_a_queue_without_votes_says_so_and_leads_to_its_desk(ws: Workspace) -> None:

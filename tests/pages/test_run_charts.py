@@ -82,6 +82,20 @@ def test_held_out_answers_are_listed_with_their_reward(store: Store) -> None:
     assert list(table["reward"]) == [-1.0] and list(table["answer"]) == ["<b>a</b>"]
 
 
+def test_a_yardstick_stands_beside_the_reward_of_each_held_out_answer(store: Store) -> None:
+    run = add_run_of(store, "rloo", RunState.FINISHED)
+    assert "Rules kept, % (assistant), held-out prompts" in words(open_page(links.RUNS, run=run.id))
+    folder = store.settings.run_dir(run.id)
+    folder.mkdir(parents=True)
+    entry = {"row_id": "r1", "prompt": "q", "answer": "a", "reward": 1.0, "score": 0.5, "ended": True, "tokens": 8}
+    (folder / HELD_OUT_ANSWERS).write_text(json.dumps(entry | {"kl": 0.25, "assistant": 40.0, "chrf": None}) + "\n")
+    app = open_page(links.RUNS, run=run.id)
+    app.session_state["run.tabs.rloo"] = "Held-out answers"
+    app.run()
+    table = app.dataframe[0].value
+    assert list(table.columns)[:4] == ["reward", "score", "assistant", "chrf"] and list(table["assistant"]) == [40.0]
+
+
 def test_a_small_constant_is_drawn_where_it_lies() -> None:
     from workbench.ui import charts
 

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 import tiny
 from page_helpers import add_sft, finish_with_variant, labels, open_page, press, words
+from streamlit.testing.v1 import AppTest
 
 from workbench.api import Workspace
-from workbench.records import RunState
+from workbench.datasets.versions import write_version
+from workbench.records import Completion, Example, Message, RunState, Sampling, new_id, utc_now
 from workbench.runs.kinds import get_kind
+from workbench.store import answers as answer_store
 from workbench.store import datasets as dataset_store
+from workbench.store import rankings as ranking_store
 from workbench.store import runs as run_store
-from workbench.ui import links
+from workbench.ui import lineage_page, links
 from workbench.ui.lineage_page import dot
 
 # pyarrow reads time zones from pandas 3 in a way that pandas 4 will change.
@@ -83,6 +87,68 @@ def test_lineage_shows_what_an_adapter_came_from_and_went_into(ws: Workspace) ->
     assert 'My "tuned" \\ one' in app.dataframe[0].value["name"].tolist()
     app = open_page(links.LINEAGE, of="var_gone")
     assert "Nothing in the store goes by this" in words(app)
+
+
+def chosen(app: AppTest) -> list[str]:
+    """What the box under the kinds offers."""
+    return list(app.selectbox[0].options)
+
+
+def test_lineage_offers_everything_that_was_made_by_kind(ws: Workspace, tmp_path: Path) -> None:
+    assert "Nothing was made yet" in words(open_page(links.LINEAGE))
+    train, _ = ws.install_kit("assistant")
+    run, _, tuned = finish_with_variant(ws.store, "Kind one")
+    add_sft(ws.store, "Broke off", RunState.FAILED)
+    asked = (Message(role="user", content="Why?"),)
+    answers = [
+        Completion(
+            id=new_id("cmp"), variant_id=tuned, prompt=asked, text=text, sampling=Sampling(), created_at=utc_now()
+        )
+        for text in ("So.", "Thus.")
+    ]
+    answer_store.add_completions(ws.store, answers)
+    item = ranking_store.NewItem(prompt=asked, completions=tuple(each.id for each in answers))
+    queue = ranking_store.create_queue(ws.store, "Which is kinder?", [item])
+    app = open_page(links.LINEAGE)
+    offered = {
+        "Variants": "Kind one",
+        "Runs": f"{run.name}, Supervised fine-tune",
+        "Versions": f"{ws.dataset(train.dataset_id).name}@1",
+        "Rankings": "Which is kinder?",
+        "Base models": ws.models()[0].name,
+    }
+    assert list(app.segmented_control[0].options) == [  # nothing of a kind that is not there
+        f"{name} ({len(chosen_of(app, name))})" for name in offered
+    ]
+    for name, label in offered.items():
+        assert any(label in each for each in chosen_of(app, name)), name
+        assert not app.exception and app.dataframe, name
+    assert not any("Broke off" in each for each in chosen_of(app, "Runs"))
+
+    app = open_page(links.LINEAGE, of=queue.id)
+    assert app.selectbox[0].value == queue.id
+    shown = app.dataframe[0].value
+    row = shown["name"].tolist().index("Which is kinder?")
+    assert shown["open"].tolist()[row] == "Open"
+    node = ws.lineage(queue.id).node(queue.id)
+    assert lineage_page._address(node) == (links.LEADERBOARD, {"queue": queue.id})
+
+
+def chosen_of(app: AppTest, name: str) -> list[str]:
+    app.segmented_control[0].set_value(name).run()
+    return chosen(app)
+
+
+def test_lineage_of_an_older_version_is_shown_though_only_the_newest_is_offered(ws: Workspace) -> None:
+    dataset = ws.new_dataset("Two of them")
+    told = [Example(messages=(Message(role="user", content="Why?"), Message(role="assistant", content=text)))
+            for text in ("So.", "Thus.")]  # fmt: skip
+    old = write_version(ws.store, dataset.id, told[:1])
+    new = write_version(ws.store, dataset.id, told, parent=old)
+    app = open_page(links.LINEAGE)
+    assert chosen_of(app, "Versions") == ["Two of them@2"] and app.selectbox[0].value == new.id
+    app = open_page(links.LINEAGE, of=old.id)
+    assert chosen(app) == ["Two of them@1", "Two of them@2"] and app.selectbox[0].value == old.id
 
 
 def test_a_dataset_in_use_is_not_deleted_and_one_that_is_free_goes(ws: Workspace) -> None:

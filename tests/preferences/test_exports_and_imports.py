@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,12 @@ def test_identical_answers_of_a_file_are_one(store: Store, tmp_path: Path) -> No
     assert len(item.completions) == 2 and vote.tiers == ((item.completions[0],), (item.completions[1],))
 
 
+def tree(*ranks: Any) -> dict[str, Any]:
+    """A prompt with a reply of each rank."""
+    replies = [{"role": "assistant", "text": f"reply {n}", "rank": rank} for n, rank in enumerate(ranks)]
+    return {"text": "Q", "role": "prompter", "replies": replies}
+
+
 @pytest.mark.parametrize(
     ("row", "match"),
     [
@@ -278,6 +285,9 @@ def test_identical_answers_of_a_file_are_one(store: Store, tmp_path: Path) -> No
         ({"prompt": "Q", "chosen": "same", "rejected": "same"}, "same"),
         ({"prompt": {"text": "Q", "role": "ghost", "replies": []}}, "role"),
         ({"question": "Q"}, "no ranking"),
+        ({"prompt": "Q", "answers": ["a", " a", "a"], "ranking": [0, 1, 2]}, "all its answers are the same"),
+        ({"prompt": "Q", "answers": ["a", "b"], "rankings": [{"rater": "x" * 300, "ranking": [0, 1]}]}, "name"),
+        *(({"prompt": tree(0, rank)}, "rank of a reply") for rank in ("1", 0.5, True)),
     ],
 )
 def test_a_line_that_cannot_be_taken_is_refused_with_its_number_and_nothing_is_stored(
@@ -287,7 +297,7 @@ def test_a_line_that_cannot_be_taken_is_refused_with_its_number_and_nothing_is_s
     path = write(tmp_path / "bad.jsonl", good, row)
     with pytest.raises(DataProblem, match=f"(?s){match}") as told:
         import_rankings(store, path, "Bad")
-    assert "row 2" in str(told.value)
+    assert re.search(r"bad\.jsonl[,:] row 2", str(told.value))
     assert rank_store.list_queues(store) == [] and list_completions(store) == []
     assert model_store.list_variants(store, archived=True) == []
 

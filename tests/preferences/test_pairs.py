@@ -13,13 +13,14 @@ from workbench.datasets.versions import iter_rows
 from workbench.errors import Conflict, DataProblem, UsageError
 from workbench.preferences.pairs import (
     build_examples,
+    build_labels,
     build_preferences,
     iter_labels,
     load_ranked,
     ranking_pairs,
 )
 from workbench.preferences.queues import create_queue_from
-from workbench.records import Example, Preference, Ranking, utc_now
+from workbench.records import Example, Labelled, Preference, Ranking, Version, utc_now
 from workbench.store import models as model_store
 from workbench.store import rankings as rank_store
 from workbench.store.database import Store
@@ -150,12 +151,93 @@ def test_labels_take_the_ends_and_all_bad_gives_negatives(store: Store) -> None:
     rank(store, items[1], [], all_bad=True)
     rank(store, items[2], [[0, 1, 2]])
     rank(store, items[3], [[1]], unusable=[items[3].completions[0], items[3].completions[2]])
-    told = [(row["completion"][0]["content"], row["label"]) for row in iter_labels(load_ranked(store, [queue.id]))]
+    told = [(row.completion[0].content, row.label) for row in iter_labels(load_ranked(store, [queue.id]))]
     assert told == [
         ("one says 0", True), ("three says 0", False), ("Mine.", True),
         *((text, False) for text in (f"{name} says 1" for name in told_names(items[1].completions, store))),
         ("two says 3", True), ("one says 3", False), ("three says 3", False),
     ]  # fmt: skip
+
+
+def test_a_label_weighs_as_much_as_the_pairs_behind_it(store: Store) -> None:
+    queue = make_queue(store, prompts=5, variants=("a", "b", "c", "d"))
+    items = rank_store.list_items(store, [queue.id])
+    rank(store, items[0], [[0], [1], [2], [3]], edited="Mine.")
+    rank(store, items[1], [[0], [1, 2, 3]])
+    rank(store, items[2], [[0, 1], [2, 3]])
+    rank(store, items[3], [], all_bad=True)
+    rank(store, items[4], [[0], [1]], unusable=[items[4].completions[2], items[4].completions[3]])
+    said: dict[str, list[tuple[bool, float]]] = {}
+    for row in iter_labels(load_ranked(store, [queue.id], held_out=0)):
+        said.setdefault(row.prompt[0].content, []).append((row.label, row.weight))
+    half, third, sixth = (pytest.approx(share) for share in (1 / 2, 1 / 3, 1 / 6))
+    assert list(said.values()) == [
+        [(True, half), (False, half), (True, 1.0)],
+        [(True, half), *[(False, sixth)] * 3],
+        [(True, third), (True, third), (False, third), (False, third)],
+        [(False, 0.25)] * 4,
+        [(True, half), (False, sixth), (False, third), (False, third)],
+    ]
+    for told in said.values():
+        for side in (True, False):
+            own = 1.0 if (True, 1.0) in told and side else 0.0  # a rater's own version stands beside the ranking
+            assert sum(weight for label, weight in told if label is side) <= 1 + own + 1e-9
+
+
+def test_labels_are_a_version_split_as_pairs_are_with_weights_and_provenance(store: Store) -> None:
+    queue = make_queue(store, prompts=20)
+    items = rank_store.list_items(store, [queue.id])
+    for item in items[:18]:
+        rank(store, item, [[2], [0], [1]], confidence=4)
+    rank(store, items[18], [], all_bad=True)
+    rank(store, items[19], [[0, 1, 2]], edited="Mine.")
+    built = build_labels(store, [queue.name], "Told", held_out=0.2)
+    pairs = build_preferences(store, [queue.name], "Votes", held_out=0.2)
+    assert built.held_out is not None and pairs.held_out is not None
+    assert store_kind(store, built.train) == store_kind(store, built.held_out) == "labels"
+    assert (built.rows, built.rankings) == (2 * 18 + 3 + 1, 20)
+    told = built.train.provenance["rankings"]
+    assert isinstance(told, dict) and told["queues"] == [queue.id] and told["held_out"] == 0.2
+    held = {row.payload.prompt for row in iter_rows(store, built.held_out) if isinstance(row.payload, Labelled)}
+    train = [row.payload for row in iter_rows(store, built.train)]
+    in_pairs = {row.payload.prompt for row in iter_rows(store, pairs.held_out) if isinstance(row.payload, Preference)}
+    assert in_pairs == held - {items[18].prompt, items[19].prompt}
+    assert not held & {row.prompt for row in train if isinstance(row, Labelled)}
+    first = train[0]
+    assert isinstance(first, Labelled) and first.label and first.weight == pytest.approx(2 / 3)
+    assert first.meta["rater"] == "Ada" and first.meta["confidence"] == 4 and str(first.meta["ranking"])[:3] == "rk_"
+    answer = first.meta["answer"]
+    assert isinstance(answer, dict) and answer["seed"] == 2 and answer["position"] in (1, 2, 3)
+
+
+def store_kind(store: Store, version: Version) -> str:
+    from workbench.store.datasets import get_dataset
+
+    return get_dataset(store, version.dataset_id).kind
+
+
+def test_new_votes_make_a_new_version_of_labels_and_no_change_makes_none(store: Store) -> None:
+    queue = make_queue(store, prompts=4)
+    items = rank_store.list_items(store, [queue.id])
+    rank(store, items[0], [[0], [1], [2]])
+    first = build_labels(store, [queue.id], "Told", held_out=0)
+    assert build_labels(store, [queue.id], "Told", held_out=0).train == first.train
+    rank(store, items[1], [], all_bad=True)
+    second = build_labels(store, [queue.id], "Told", held_out=0)
+    assert (second.train.number, second.train.parent_id, second.train.rows) == (2, first.train.id, 5)
+    assert {row.row_id for row in iter_rows(store, first.train)} < {
+        row.row_id for row in iter_rows(store, second.train)
+    }
+    with pytest.raises(Conflict, match="was not made of rankings"):
+        build_preferences(store, [queue.id], "Told", held_out=0)
+
+
+def test_rankings_that_only_tie_make_no_labels(store: Store) -> None:
+    queue = make_queue(store, prompts=2)
+    for item in rank_store.list_items(store, [queue.id]):
+        rank(store, item, [[0, 1, 2]])
+    with pytest.raises(DataProblem, match="none of 2 rankings calls an answer good or bad"):
+        build_labels(store, [queue.id], "Told")
 
 
 def told_names(completions: tuple[str, ...], store: Store) -> list[str]:

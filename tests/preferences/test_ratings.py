@@ -267,9 +267,20 @@ def test_alpha_over_pairs_equals_a_table_built_by_hand() -> None:
     rows: dict[str, list[int]] = {}
     for ballot in made:
         a, b, c = ballot.levels.values()
-        rows.setdefault(ballot.rater, []).extend(int(np.sign(y - x)) for x, y in ((a, b), (a, c), (b, c)))
+        pairs = ((a, b), (a, c), (b, c), (b, a), (c, a), (c, b))
+        rows.setdefault(ballot.rater, []).extend(int(np.sign(y - x)) for x, y in pairs)
     expected = evalica.alpha(pd.DataFrame(list(rows.values())), distance="nominal").alpha
     assert measure_agreement(made).alpha_pairs == pytest.approx(expected)
+
+
+def test_alpha_over_pairs_does_not_depend_on_which_answer_of_a_pair_stands_first() -> None:
+    # The second answer is the better one for both raters, but for one prompt in five of each.
+    told = {who: [[0, 1] if n % 5 == apart else [1, 0] for n in range(40)] for who, apart in (("Ada", 0), ("Ben", 1))}
+    cast = [(who, f"q{n}", levels) for who, rows in told.items() for n, levels in enumerate(rows)]
+    turned = [(who, item, levels[::-1] if int(item[1:]) % 2 else levels) for who, item, levels in cast]
+    alike, mixed = (measure_agreement(ballots(each)).alpha_pairs for each in (cast, turned))
+    assert alike == pytest.approx(mixed)
+    assert alike == pytest.approx(0.2, abs=0.02)  # 60 % alike, where a coin would give 50 %
 
 
 # ---- audits ----
@@ -277,6 +288,12 @@ def test_alpha_over_pairs_equals_a_table_built_by_hand() -> None:
 
 def always_first(n: int, rater: str = "Zoë") -> list[Ballot]:
     return ballots([(rater, f"q{number}", [1, 0]) for number in range(n)], shown=(1, 0))
+
+
+def test_a_vote_on_a_single_answer_says_nothing_of_the_pull_of_the_first() -> None:
+    alone = ballots([("Ada", "q", [0])], shown=(0,))
+    assert build_leaderboard(as_votes(alone, 1)).positions == ()
+    assert len(build_leaderboard(as_votes([*alone, *always_first(3)], 2)).positions) == 2
 
 
 def test_a_rater_who_always_takes_the_first_is_flagged_by_name() -> None:

@@ -11,12 +11,12 @@ from tests.runs.test_tour_document import finish
 from workbench.datasets.versions import iter_rows
 from workbench.errors import DataProblem
 from workbench.evaluation.prompts import plan_answers, read_prompts
-from workbench.evaluation.scorers import score_completion
 from workbench.job import Job, RecordingJob
 from workbench.preferences.queues import create_queue_from
 from workbench.records import Completion, ModelSource, Preference, Run, Sampling, new_id, utc_now
 from workbench.runs import protocol
 from workbench.runs.tour import TourConfig, take_tour
+from workbench.scoring.scorers import score_completion
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
 from workbench.store import rankings as rank_store
@@ -54,17 +54,17 @@ class StandIn:
     def __call__(self, job: Job, key: str, kind: str, spec: dict[str, Any], name: str) -> Run:
         if key not in self.runs:  # as a resumed flow finds the runs of before
             self.specs[key] = spec
-            self.runs[key] = self._run(kind, spec)
+            self.runs[key] = self._run(kind, spec, "rloo_2" if key == "reinforcing_2" else kind)
         return self.runs[key]
 
-    def _run(self, kind: str, spec: dict[str, Any]) -> Run:
+    def _run(self, kind: str, spec: dict[str, Any], stage: str) -> Run:
         if kind == "sample":
             plan = plan_answers(
                 self.store, prompts=spec["prompts"], variants=spec["variants"], limit=spec["limit"],
                 scorers=tuple(spec["scorers"]),
             )  # fmt: skip
             run = finish(self.store, kind, spec)
-            made = keep(self.store, run, plan, lambda _, ids: [(ids[0], text) for text in self.drawn])
+            made = keep(self.store, run, plan, lambda _, ids: [(ids[-1], text) for text in self.drawn])
             queue = create_queue_from(self.store, spec["queue"], made, source={"run": run.id})
             run_store.update_run(self.store, run.id, result={"queue_id": queue.id, "answers": plan.model_dump()})
             return run_store.get_run(self.store, run.id)
@@ -82,7 +82,7 @@ class StandIn:
         if kind == "reward":
             told = {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20}, "bias": 0.3, "pairs": 9}
             return finish(self.store, kind, spec, reward=told, seconds=3.0)
-        return finish(self.store, kind, spec, variant_id=self.variants[kind], seconds=2.0)
+        return finish(self.store, kind, spec, variant_id=self.variants[stage], seconds=2.0)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def stand_in(store: Store, monkeypatch: pytest.MonkeyPatch):
     model_store.add_variant(store, "base", model_id=model.id)
     variants = {
         kind: model_store.add_variant(store, kind, model_id=model.id, adapter_path=f"/{kind}").id
-        for kind in ("sft", "rloo", "dpo")
+        for kind in ("sft", "rloo", "rloo_2", "dpo")
     }
 
     def make(drawn: tuple[str, ...] = ("no", WHOLE, "Answer: Yes.")) -> StandIn:
@@ -102,7 +102,7 @@ def stand_in(store: Store, monkeypatch: pytest.MonkeyPatch):
     return make
 
 
-CONFIG = TourConfig(protocol="instructgpt", model="tiny", ranked_prompts=20, prompts=8)
+CONFIG = TourConfig(protocol="instructgpt", model="tiny", ranked_prompts=20, prompts=8, rounds=1)
 
 
 def test_each_stage_is_told_with_its_interval_its_kl_and_its_gain(store: Store, stand_in, tmp_path: Path) -> None:
@@ -119,6 +119,23 @@ def test_each_stage_is_told_with_its_interval_its_kl_and_its_gain(store: Store, 
     assert parts.specs["kl_sft"]["reference"] == told["variants"]["base"]
     assert parts.specs["kl_dpo"]["reference"] == told["variants"]["sft"] == parts.specs["dpo"]["adapter"]
     assert len(told["samples"]) == 3 and told["samples"][0]["rloo"] == WHOLE
+
+
+def test_a_second_round_ranks_the_policy_before_and_learns_from_all_rankings(
+    store: Store, stand_in, tmp_path: Path
+) -> None:
+    parts = stand_in()
+    told = take_tour(CONFIG.model_copy(update={"rounds": 2}), RecordingJob(store, tmp_path / "run"))
+    assert [stage["stage"] for stage in told["stages"]] == ["base", "sft", "rloo", "rloo_2", "dpo"]
+    assert set(told["gains"]) == {"rloo", "rloo_2", "dpo"}
+    assert parts.specs["sampling"]["variants"] == [told["variants"]["sft"]]
+    assert parts.specs["sampling_2"]["variants"] == [told["variants"]["sft"], told["variants"]["rloo"]]
+    assert parts.specs["sampling_2"]["seed"] != parts.specs["sampling"]["seed"]
+    assert parts.specs["reinforcing_2"]["reward"] == parts.runs["reward_2"].id
+    assert parts.specs["reinforcing_2"]["adapter"] == told["variants"]["sft"] == parts.specs["kl_rloo_2"]["reference"]
+    first, second = (each["rankings"] for each in told["rounds"])
+    assert (first["rankings"], second["rankings"]) == (20, 40) and second["pairs"] > first["pairs"]
+    assert parts.specs["reward_2"]["dataset"] == second["version"] == parts.specs["dpo"]["dataset"]
 
 
 def test_no_prompt_is_in_two_parts_and_the_held_out_ones_in_none(store: Store, stand_in, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 import tiny
 
+from tests.training.test_rlhf import make_reward_model
 from workbench.datasets.versions import write_version
 from workbench.errors import Conflict, RunProblem
 from workbench.records import Message, Preference, Run, RunState
 from workbench.runs import launch, liveness
 from workbench.settings import get_settings
 from workbench.store import deletion
+from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store, open_store
 from workbench.store.datasets import create_dataset
@@ -55,14 +58,16 @@ def store(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     made.close()
 
 
-def until(store: Store, run_id: str, condition: Callable[[Run], bool], seconds: float = 120) -> Run:
+def until(
+    store: Store, run_id: str, condition: Callable[[Run], bool], seconds: float = 120, may_fail: bool = False
+) -> Run:
     deadline = time.monotonic() + seconds
     while True:
         liveness.reap(store)
         run = run_store.get_run(store, run_id)
         if condition(run):
             return run
-        if time.monotonic() > deadline or run.state is RunState.FAILED:
+        if time.monotonic() > deadline or (run.state is RunState.FAILED and not may_fail):
             log = store.settings.run_dir(run_id) / "worker.log"
             raise AssertionError(f"{run!r}\n{log.read_text() if log.exists() else 'no log'}")
         time.sleep(0.05)
@@ -128,3 +133,37 @@ def test_a_reward_run_stopped_goes_on_once_and_an_rl_run_outlives_a_kill_with_it
     done = until(store, rloo.id, finished)
     assert done.attempt == 2 and done.result["reward_run_id"] == reward.id
     assert sorted(set(steps_told(store, rloo.id))) == list(range(1, STEPS + 1))
+
+
+def test_a_reward_model_that_goes_while_its_run_is_killed_is_missed_and_once_back_the_run_goes_on(
+    store: Store, tmp_path: Path
+) -> None:
+    reward = make_reward_model(store, model_store.get_model(store, "tiny"), name="taste")
+    rloo = start(
+        store,
+        "rloo",
+        reward="taste",
+        held_out=0.4,
+        prompts_per_step=2,
+        answers_per_prompt=2,
+        max_answer_tokens=16,
+        eval_every=0,
+        watch_scorers=["assistant"],
+        max_steps=40,
+    )
+    until(store, rloo.id, lambda run: len(steps_told(store, run.id)) >= 3)
+    folder, away = Path(reward.folder), tmp_path / "away"
+    shutil.move(folder, away)  # the worker has it in memory; the next one will not
+    os.kill(run_store.list_attempts(store, rloo.id)[-1].worker_pid or 0, signal.SIGKILL)
+    until(store, rloo.id, lambda run: run.state is RunState.INTERRUPTED)
+    launch.resume_run(store, rloo.id)
+    failed = until(store, rloo.id, lambda run: run.state is RunState.FAILED, may_fail=True)
+    assert failed.failure is not None and "the reward model is gone" in failed.failure.message
+    assert "Put it back and resume; nothing learned so far is lost" in failed.failure.remedy
+    shutil.move(away, folder)
+    launch.resume_run(store, rloo.id)
+    done = until(store, rloo.id, lambda run: run.state is not RunState.QUEUED and finished(run))
+    assert done.attempt == 3 and int(str(done.result["resumed_step"])) >= 2
+    assert sorted(set(steps_told(store, rloo.id))) == list(range(1, 41))
+    again = run_store.list_metrics(store, rloo.id, ["eval_assistant"])
+    assert {point.step for point in again} == {0, 40}

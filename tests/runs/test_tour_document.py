@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from workbench.evaluation.prompts import plan_answers, read_prompts
-from workbench.evaluation.scorers import score_completion
 from workbench.job import Job, RecordingJob
 from workbench.records import Completion, ModelSource, Run, RunState, Sampling, new_id, utc_now
 from workbench.runs import tour
+from workbench.scoring.scorers import score_completion
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
 from workbench.store import runs as run_store

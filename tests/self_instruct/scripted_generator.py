@@ -36,6 +36,8 @@ class ScriptedGenerator:
 
     def __init__(self) -> None:
         self.prompts: list[str] = []
+        self.asks: list[dict[str, Any]] = []
+        """Every request that was replied to, whole."""
         self.faults: list[str] = []
         """Taken in turn, one a request: `429`, `500`, `drop` or empty."""
         self.broken = False
@@ -68,6 +70,7 @@ class ScriptedGenerator:
                 else:
                     with outer.lock:
                         outer.prompts.append(prompt)
+                        outer.asks.append(body)
                     text, finish = ("la la la", "stop") if outer.silly else write(prompt)
                     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
                     head = {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -12,10 +13,12 @@ from pydantic import ValidationError
 from scripted_generator import ScriptedGenerator, ServedJob
 
 from workbench.api import Workspace
-from workbench.datasets.versions import write_version
+from workbench.datasets.versions import iter_rows, split_held_out, write_version
 from workbench.errors import DataProblem, NotFound, RunProblem, Stopped, UsageError
 from workbench.records import Example, Message, Prompt, Run, RunState
 from workbench.self_instruct.configs import SelfInstructConfig
+from workbench.self_instruct.held_out import HeldOutShare, find_held_out_shares, held_out_texts
+from workbench.self_instruct.review import read_plan, review_candidate
 from workbench.self_instruct.rounds import TRIES, grow_dataset
 from workbench.self_instruct.seeds import SEEDS_NAME, install_seeds, read_seeds
 from workbench.store import candidates as candidate_store
@@ -23,6 +26,7 @@ from workbench.store import datasets as dataset_store
 from workbench.store import runs as run_store
 from workbench.store.candidates import Candidate
 from workbench.store.database import Store
+from workbench.store.lineage import read_inputs
 
 SMALL = {"target": 12, "max_requests": 200, "requests_per_round": 2, "retries": 2}
 
@@ -187,6 +191,89 @@ def test_nothing_comes_back_that_is_held_out(store, generator, tmp_path):
     assert twin.score == 1.0 and not twin.wanted
     unguarded, _ = grow(store, generator, tmp_path / "open", held_out=())
     assert said(store, unguarded) == said(store, plain)
+
+
+def hold_out_by_share(store: Store, dataset: str, instruction: str, *, share: Any = 0.05, seed: int = 3) -> Run:
+    """A training run on a dataset of ten rows, one of which is held out, and that one says `instruction`."""
+    made = dataset_store.create_dataset(store, dataset, "instructions")
+    texts = [instruction, *(f"Water the plant {number} times." for number in range(9))]
+
+    def rows(order: list[str]) -> list[Example]:
+        answer = Message(role="assistant", content="It stands there.")
+        return [Example(messages=(Message(role="user", content=text), answer)) for text in order]
+
+    version = write_version(store, made.id, rows(texts))
+    # Which row a seed holds out depends on its text; a seed that holds out the one that matters is found.
+    found = list(iter_rows(store, version))
+    while split_held_out(found, 0.05, seed)[1] != (found[0].row_id,):
+        seed += 1
+    run = run_store.add_run(
+        store, kind="sft", name="Trained", slot="train", spec={"dataset": dataset, "held_out": share, "seed": seed}
+    )
+    folder = store.settings.run_dir(run.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    pinned = {"version_id": version.id, "held_out_version_id": None, "model_id": "model_x"}
+    (folder / "inputs.json").write_text(json.dumps(pinned))
+    return run
+
+
+def test_nothing_comes_back_that_a_training_run_held_out_by_share(store, generator, tmp_path):
+    plain, _ = grow(store, generator, tmp_path / "plain")
+    kept = [each for each in candidate_store.list_candidates(store, plain.id) if each.state == "kept"]
+    trained = hold_out_by_share(store, "own data", kept[0].instruction)
+    again = run_store.add_run(store, kind="sft", name="Same split", slot="train", spec=trained.spec)
+    inputs = store.settings.run_dir(trained.id) / "inputs.json"
+    (store.settings.run_dir(again.id)).mkdir(parents=True, exist_ok=True)
+    (store.settings.run_dir(again.id) / "inputs.json").write_bytes(inputs.read_bytes())
+    # What a run only learned from may come back: no share, no guard.
+    hold_out_by_share(store, "all of it", kept[1].instruction, share=None)
+
+    run, _ = grow(store, generator, tmp_path / "guarded")
+    plan = read_plan(run_store.get_run(store, run.id))
+    (share,) = plan.held_out_shares
+    assert plan.held_out_version_ids == () and (share.share, share.seed) == (0.05, trained.spec["seed"])
+    found = {each.instruction: each for each in candidate_store.list_candidates(store, run.id)}
+    assert found[kept[0].instruction].reason == "leaks"
+    assert found[kept[0].instruction].nearest_text == kept[0].instruction
+    assert found[kept[1].instruction].reason is None
+    with pytest.raises(UsageError, match="held out"):
+        review_candidate(store, found[kept[1].instruction].id, "edit", "Ada", instruction=kept[0].instruction)
+    unguarded, _ = grow(store, generator, tmp_path / "open", held_out=("own data",))
+    assert read_plan(run_store.get_run(store, unguarded.id)).held_out_shares == ()
+
+
+def test_a_share_of_the_seeds_themselves_and_of_what_was_deleted_guards_nothing(store, generator, tmp_path):
+    trained = hold_out_by_share(store, "own data", "Say how a kettle is descaled.")
+    version_id = read_inputs(store, trained.id)["version_id"]
+    _, seeds = dataset_store.find_version(store, "own data")
+    assert find_held_out_shares(store, ("auto",), seeds=seeds) == ()
+    share = HeldOutShare(version_id=version_id, share=0.05, seed=trained.spec["seed"])
+    assert "Say how a kettle is descaled." in list(held_out_texts(store, [], [share]))
+    gone = share.model_copy(update={"version_id": "ver_gone"})
+    assert list(held_out_texts(store, [], [gone])) == []
+
+
+def test_each_step_asks_the_generator_with_its_own_sampling(store, generator, tmp_path):
+    grow(store, generator, tmp_path, target=4)
+    asked: dict[str, list[dict[str, Any]]] = {"tasks": [], "sort": [], "inputs": []}
+    for ask in generator.asks:
+        prompt = ask["messages"][-1]["content"]
+        step = "tasks" if prompt.startswith("The list below") else "sort"
+        asked[step if step == "tasks" or prompt.startswith("For each task") else "inputs"].append(ask)
+    for ask in asked["tasks"]:
+        assert (ask["temperature"], ask["top_p"], ask["presence_penalty"]) == (0.7, 0.5, 2)
+    for ask in asked["sort"]:
+        assert (ask["temperature"], ask["top_p"], ask["max_tokens"]) == (0, 1, 8) and "presence_penalty" not in ask
+    for ask in asked["inputs"]:
+        assert (ask["temperature"], ask["top_p"]) == (0, 1) and "presence_penalty" not in ask
+    assert all(asked.values())
+    seeds = [ask["seed"] for ask in generator.asks]
+    assert len(set(seeds)) == len(seeds), "each request draws a seed of its own"
+
+    generator.asks.clear()
+    grow(store, generator, tmp_path / "warm", target=4, temperature=1.1, top_p=0.9, presence_penalty=0.5)
+    first = generator.asks[0]
+    assert (first["temperature"], first["top_p"], first["presence_penalty"]) == (1.1, 0.9, 0.5)
 
 
 def test_examples_are_asked_for_up_to_a_higher_score_where_wanted(store, generator, tmp_path):

@@ -126,6 +126,60 @@ def test_a_hold_without_a_vote_runs_out(store: Store) -> None:
     assert vote(store, handed, "Ada").rater == "Ada"
 
 
+def score(store: Store, item: RankItem, scorer: str = "scorer: rules", **told: object) -> Ranking:
+    tiers = [[completion] for completion in item.completions]
+    return rankings.submit_ranking(
+        store, item.id, scorer, nonce=new_id("n"), shown=item.completions, tiers=tiers, source="scorer", **told
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_what_a_scorer_ranked_is_handed_to_people_all_the_same(store: Store, overlap: int) -> None:
+    queue = make_queue(store, 3, overlap=overlap)
+    for item in rankings.list_items(store, [queue.id]):
+        score(store, item)
+        score(store, item, "scorer: other")
+    before = rankings.queue_progress(store, queue.id, "Ada")
+    assert (before.done, before.votes, before.raters, before.by_scorers, before.left) == (0, 0, 0, 6, 3)
+    for number, rater in enumerate(("Ada", "Ben", "Cleo")):
+        voted = 0
+        while (handed := rankings.next_item(store, queue.id, rater)) is not None:
+            vote(store, handed, rater)
+            voted += 1
+        assert voted == (3 if number < overlap else 0)
+        assert not rankings.others_hold(store, queue.id, rater)
+    after = rankings.queue_progress(store, queue.id, "Ada")
+    assert (after.done, after.votes, after.raters, after.by_scorers) == (3, 3 * overlap, overlap, 6)
+
+
+def test_the_item_asked_for_is_handed_first_where_the_rater_may_still_rank_it(store: Store) -> None:
+    queue = make_queue(store, 5)
+    items = [item.id for item in rankings.list_items(store, [queue.id])]
+
+    def window(rater: str, first: str | None = None, most: int = 2) -> list[str]:
+        return [each.item.id for each in rankings.next_items(store, queue.id, rater, most, first=first)]
+
+    assert window("Ada") == items[:2]
+    assert window("Ada", items[4]) == [items[4], items[0]] == window("Ada")  # and it stays there
+    assert window("Ben", items[4]) == items[2:4], "somebody else holds it"
+    vote(store, rankings.next_items(store, queue.id, "Ada", 1)[0], "Ada")
+    assert window("Ada", items[4]) == items[:2], "it is ranked"
+    assert window("Ada", "ri_gone") == items[:2]
+    other = make_queue(store, 1)
+    assert window("Ada", rankings.list_items(store, [other.id])[0].id) == items[:2]
+
+
+def test_a_stamp_changes_with_every_vote_and_every_undo(store: Store) -> None:
+    queue = make_queue(store, 2)
+    stamps = [rankings.votes_stamp(store)]
+    vote(store, hand(store, queue, "Ada"), "Ada")
+    stamps.append(rankings.votes_stamp(store))
+    assert rankings.votes_stamp(store) == stamps[-1]
+    rankings.undo_last(store, queue.id, "Ada")
+    stamps.append(rankings.votes_stamp(store))
+    assert len(set(stamps)) == 3
+
+
 def test_overlap_asks_for_so_many_raters_and_no_more(store: Store) -> None:
     queue = make_queue(store, 2, overlap=2)
     seen: dict[str, list[str]] = {}

@@ -1,9 +1,19 @@
 import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.training.batching import marks, padding_share, plan_epoch, plan_evaluation, plan_run
+from workbench.errors import UsageError
+from workbench.training import batching
+from workbench.training.batching import (
+    marks,
+    measure_run,
+    padding_share,
+    plan_epoch,
+    plan_evaluation,
+    plan_run,
+)
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=120)
 
@@ -96,3 +106,39 @@ def test_marks_read_counts_shares_and_only_at_the_end():
     assert marks(0, 8) == {8}
     assert marks(0.001, 3) == {1, 2, 3}
     assert marks(1, 0) == set()
+
+
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=40),
+    accumulated=st.integers(1, 4),
+    steps=st.none() | st.integers(1, 60),
+    tokens=st.none() | st.integers(1, 5_000),
+)
+def test_the_extent_of_a_short_run_is_that_of_its_plan(lengths, accumulated, steps, tokens):
+    asked = {"tokens_per_batch": 128, "batches_per_step": accumulated, "seed": 1, "epochs": 3}
+    plan = plan_run(lengths, **asked, max_steps=steps, max_tokens=tokens)
+    extent = measure_run(lengths, **asked, max_steps=steps, max_tokens=tokens)
+    assert (extent.steps, extent.tokens, extent.padding) == (plan.steps, plan.tokens, plan.padding)
+
+
+def test_a_long_run_is_measured_without_planning_all_of_it(monkeypatch):
+    monkeypatch.setattr(batching, "EXACT_BATCHES", 50)
+    lengths = [5 + place % 40 for place in range(200)]
+    asked = {"tokens_per_batch": 256, "batches_per_step": 4, "seed": 0}
+    for more in ({"epochs": 30}, {"epochs": 1, "max_steps": 150}, {"epochs": 900, "max_tokens": 60_000}):
+        plan, extent = plan_run(lengths, **asked, **more), measure_run(lengths, **asked, **more)
+        assert extent.steps == pytest.approx(plan.steps, rel=0.02)
+        assert extent.tokens == pytest.approx(plan.tokens, rel=0.03)
+
+
+@pytest.mark.parametrize("more", [{"epochs": 1, "max_steps": 10**7}, {"epochs": 10**7}])
+def test_a_run_that_nobody_can_wait_for_is_refused_before_it_is_planned(more):
+    for ask in (plan_run, measure_run):
+        with pytest.raises(UsageError, match="batches") as refused:
+            ask([10] * 50, tokens_per_batch=100, batches_per_step=2, seed=0, **more)
+        assert refused.value.place == "max_steps"
+
+
+def test_a_token_budget_ends_the_planning_however_many_epochs_are_asked():
+    plan = plan_run([10] * 50, tokens_per_batch=100, batches_per_step=2, seed=0, epochs=10**9, max_tokens=5_000)
+    assert 4_800 <= plan.tokens <= 5_000

@@ -508,13 +508,6 @@ def test_an_adapter_of_another_base_is_refused(store, model, preferences, tmp_pa
         dpo.train_dpo(config(adapter=start.name), new_job(store, tmp_path / "run"))
 
 
-def test_a_rank_larger_than_a_layer_is_allowed_and_told(store, model, preferences, tmp_path):
-    job = new_job(store, tmp_path / "run")
-    dpo.train_dpo(config(lora_r=96, epochs=1), job)
-    (line,) = [line for line in job.lines if "larger than layers" in line]
-    assert "rank 96" in line and "k_proj (32)" in line and "q_proj (64)" in line
-
-
 # ---- what cannot be learned from ----
 
 

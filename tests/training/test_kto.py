@@ -12,14 +12,15 @@ from tests.preferences.voting import make_queue, rank
 from workbench.datasets.versions import iter_rows, write_version
 from workbench.errors import DataProblem, RunProblem, Stopped, UsageError
 from workbench.job import RecordingJob
-from workbench.preferences.pairs import build_preferences, iter_labels, load_ranked
-from workbench.records import Message, Preference
+from workbench.preferences.labels import Label, net_weight, ranking_labels, row_labels
+from workbench.preferences.pairs import build_labels, build_preferences, iter_labels, load_ranked
+from workbench.records import Labelled, Message, Preference, Row
 from workbench.settings import get_settings
 from workbench.store import rankings as rank_store
 from workbench.store.datasets import create_dataset, find_version, get_version
 from workbench.store.runs import add_run
 from workbench.training import kto
-from workbench.training.labels import Label, pair_labels, ranking_labels, render_labels
+from workbench.training.labels import LabelledAnswer, render_labels
 from workbench.training.pairs import plan_sequences
 from workbench.training.preference_configs import KTOConfig
 
@@ -103,7 +104,7 @@ def renderer_of(model):
 
 def rendered(store, model):
     rows = iter_rows(store, find_version(store, "pairs")[1])
-    return render_labels(pair_labels(rows), renderer_of(model), max_length=1024).answers
+    return render_labels(row_labels(rows), renderer_of(model), max_length=1024).answers
 
 
 def read_answers(model, answers):
@@ -137,7 +138,7 @@ def test_good_answers_rise_above_bad_ones_and_a_variant_is_entered(store, model,
         value >= 0 for value in series(job, "kl").values()
     )
     assert result["eval_loss"] == pytest.approx(series(job, "eval_loss")[steps]) and result["eval_loss"] < 0.45
-    assert series(job, "answers")[steps] == 3 * 32
+    assert series(job, "answer_weight")[steps] == 3 * 32
     assert {step for step, *_ in job.samples} >= {0, steps}
     entries = [json.loads(line) for line in (job.folder / "held_out_rows.jsonl").read_text().splitlines()]
     assert len(entries) == 8 and sum(entry["good"] for entry in entries) == 4
@@ -357,13 +358,19 @@ def test_a_version_and_what_its_rankings_add_say_what_the_rankings_say(store, mo
     queue, _, _ = version_of_rankings(store)
     whole = build_preferences(store, [queue.name], "whole", held_out=0.0)
     rows = list(iter_rows(store, whole.train))
-    labels = [*pair_labels(rows), *ranking_labels(store, whole.train, rows)]
+    labels = [*row_labels(rows), *ranking_labels(store, whole.train, rows)]
     found = render_labels(labels, renderer_of(model), max_length=512)
     expected = {
-        (each["prompt"][0]["content"], each["completion"][0]["content"], each["label"])
+        (each.prompt[0].content, each.completion[0].content, each.label)
         for each in iter_labels(load_ranked(store, [queue.name], held_out=0.0))
     }
     assert read_answers(model, found.answers) == expected
+    labelled = build_labels(store, [queue.name], "labelled", held_out=0.0)
+    rows = list(iter_rows(store, labelled.train))
+    assert ranking_labels(store, labelled.train, rows) == []  # the version holds all that the rankings say
+    alone = render_labels(row_labels(rows), renderer_of(model), max_length=512)
+    weights = [{answer.row.ids: answer.weight for answer in each.answers} for each in (found, alone)]
+    assert weights[0] == pytest.approx(weights[1]) and read_answers(model, alone.answers) == expected
     assert found.contested == 12  # the second of three, each time
 
 
@@ -383,6 +390,138 @@ def test_what_rankings_add_is_pinned_at_the_first_start(store, model, tmp_path):
     assert second.lines[0] == job.lines[0] or second.lines[1] == job.lines[1]
     fresh = kto.train_kto(asked, new_job(store, tmp_path / "fresh", "run_fresh"))
     assert fresh["answers"] - fresh["desirable"] != result["answers"] - result["desirable"]
+
+
+def labelled(prompt, answer, label, weight=1.0):
+    return Labelled(prompt=say("user", prompt), completion=say("assistant", answer), label=label, weight=weight)
+
+
+def write_labels(store, rows, name="told"):
+    write_version(store, create_dataset(store, name, "labels").id, rows)
+    return name
+
+
+def as_rows(payloads):
+    return [Row(row_id=f"r{n}", row_hash="", payload=payload) for n, payload in enumerate(payloads)]
+
+
+def test_votes_between_sources_count_by_weight():
+    assert net_weight({"one": [(True, 0.5)], "two": [(True, 1.0)]}) == 1.5
+    assert net_weight({"one": [(True, 0.5)], "two": [(False, 2.0)]}) == -1.5
+    assert net_weight({"one": [(True, 1 / 3), (True, 1 / 3)], "two": [(False, 2 / 3)]}) == 0
+    assert net_weight({"one": [(True, 0.5), (False, 0.1)]}) == 0  # the middle of a ranking
+    assert net_weight({"one": [(True, 0.5), (False, 0.1)], "two": [(False, 0.2)]}) == -0.2
+
+
+def test_a_row_of_twice_the_weight_is_the_row_twice(store, model):
+    good, bad = labelled("red", "one", True, 0.7), labelled("red", "two", False, 0.7)
+    twice = render_labels(row_labels(as_rows([good, good, bad])), renderer_of(model), max_length=512)
+    heavy = good.model_copy(update={"weight": 1.4})
+    once = render_labels(row_labels(as_rows([heavy, bad])), renderer_of(model), max_length=512)
+    assert [answer.weight for answer in twice.answers] == pytest.approx([answer.weight for answer in once.answers])
+    assert [answer.weight for answer in once.answers] == pytest.approx([1.4, 0.7])
+    pair = make_preferences(1)[0].model_copy(update={"weight": 0.25})
+    said = render_labels(row_labels(as_rows([pair, pair])), renderer_of(model), max_length=512).answers
+    assert [(answer.desirable, answer.weight) for answer in said] == [(True, 0.5), (False, 0.5)]
+
+
+def test_the_loss_is_the_weighted_mean_and_twice_the_weight_counts_like_two_answers(
+    store, model, tmp_path, monkeypatch
+):
+    import torch
+
+    rows = [labelled("red", "one", True), labelled("red", "two three", False), labelled("blue", "five", True)]
+    answers = list(render_labels(row_labels(as_rows(rows)), renderer_of(model), max_length=512).answers)
+    asked = config(desirable_weight=1.5, beta=0.5)
+    job = new_job(store, tmp_path / "run")
+    plan = plan_sequences(asked, [[answer.row] for answer in answers])
+    trainer = kto.build_preference_trainer(kto.trainer_class(), asked, job, model, None, plan)
+    trainer.config = asked
+    torch.manual_seed(3)
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(0, 0.3)
+    real = type(trainer).logps
+
+    def logps(self, model, inputs, prefix=""):  # a given z0: other rows in the batch would give another
+        return inputs["mismatched_reference"] + 0.4 if prefix else real(self, model, inputs)
+
+    monkeypatch.setattr(type(trainer), "logps", logps)
+
+    def measured(weighted):
+        batches = kto.AnswerBatches(weighted, [tuple(range(len(weighted)))], 512)
+        batches.reference = [-3.0] * batches.sequences
+        batch = batches.collate(range(len(weighted)))
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=trainer.weight_of(batch))
+        loss.backward()
+        slopes = torch.cat([w.grad.flatten() for w in trainer.model.parameters() if w.grad is not None])
+        return float(loss.detach()), slopes, trainer.measure(trainer.model, batch)
+
+    def weigh(*weights):
+        return [LabelledAnswer(each.row, each.desirable, weight) for each, weight in zip(answers, weights, strict=True)]
+
+    loss, slopes, (losses, ratios, _, baseline) = measured(weigh(2.0, 0.5, 0.25))
+    by_hand = [
+        lam * (1 - 1 / (1 + math.exp(-0.5 * sign * (ratio - 0.4))))
+        for lam, sign, ratio in zip((1.5, 1.0, 1.5), (1, -1, 1), ratios.tolist(), strict=True)
+    ]
+    assert float(baseline) == pytest.approx(0.4) and losses.tolist() == pytest.approx(by_hand, abs=1e-6)
+    expected = (2 * by_hand[0] + 0.5 * by_hand[1] + 0.25 * by_hand[2]) / 2.75
+    assert loss == pytest.approx(expected, abs=1e-6)
+    even, _, _ = measured(weigh(1.0, 1.0, 1.0))
+    assert even == pytest.approx(sum(by_hand) / 3, abs=1e-6) and abs(even - loss) > 1e-3
+    one, *others = weigh(1.0, 0.5, 0.25)
+    twice, same_slopes, _ = measured([one, one, *others])
+    assert twice == pytest.approx(loss, abs=1e-6) and torch.allclose(same_slopes, slopes, atol=1e-6)
+
+
+def test_an_answer_called_good_and_bad_is_learned_like_the_difference():
+    import torch
+
+    ratio = torch.tensor([0.3, 0.3], requires_grad=True)
+    losses = kto.kto_losses(ratio, torch.tensor([True, False]), torch.tensor(0.1), beta=0.7)
+    assert float(losses.sum().detach()) == pytest.approx(1)  # so 3 × good and 1 × bad slope like 2 × good
+    (slope,) = torch.autograd.grad((torch.tensor([3.0, 1.0]) * losses).sum(), ratio, retain_graph=True)
+    (other,) = torch.autograd.grad(2 * losses[0], ratio)
+    assert float(slope.sum()) == pytest.approx(float(other.sum()))
+
+
+def test_a_dataset_of_labels_is_learned_from_with_its_weights(store, model, tmp_path):
+    def rows_of(numbers):
+        return [
+            labelled(f"{n} red", text, label, weight)
+            for n in numbers
+            for text, label, weight in (("one two three", True, 2.0), ("five four three", False, 0.5))
+        ]
+
+    write_labels(store, rows_of(range(12)))
+    write_labels(store, rows_of(range(12, 16)), "told apart")
+    job = new_job(store, tmp_path / "run")
+    result = kto.train_kto(config(dataset="told", held_out="told apart", undesirable_weight=4.0), job)
+    steps = result["steps"]
+    assert (result["answers"], result["desirable"]) == (24, 12)
+    assert series(job, "answer_weight")[steps] == pytest.approx(3 * 12 * 2.5)
+    # an untrained model's loss is half of each answer's λ, good ones of four times the weight
+    assert series(job, "loss")[1] == pytest.approx((2.0 * 0.5 + 0.5 * 2.0) / 2.5, abs=1e-5)
+    assert series(job, "eval_loss")[0] == pytest.approx(0.8, abs=1e-5)
+    assert result["eval_margin"] > 0.3
+    entries = [json.loads(line) for line in (job.folder / "held_out_rows.jsonl").read_text().splitlines()]
+    assert sorted({(entry["good"], entry["weight"]) for entry in entries}) == [(False, 0.5), (True, 2.0)]
+    mean = sum(entry["weight"] * entry["loss"] for entry in entries) / sum(entry["weight"] for entry in entries)
+    assert result["eval_loss"] == pytest.approx(mean)
+    assert (job.folder / "ranking_labels.jsonl").read_text() == ""
+
+
+def test_labels_are_no_data_for_methods_that_need_pairs_or_examples(store, model, tmp_path):
+    from workbench.training.configs import SFTConfig
+    from workbench.training.preference_configs import DPOConfig
+    from workbench.training.rows import resolve_inputs
+
+    write_labels(store, [labelled("q", "a", True), labelled("q", "b", False)])
+    for method, wanted in ((DPOConfig, "preferences"), (SFTConfig, "instructions")):
+        with pytest.raises(DataProblem, match=f"needs a dataset of {wanted}, but this one holds labels"):
+            resolve_inputs(store, method(dataset="told", model="tiny"))
 
 
 # ---- stopping and going on ----
@@ -442,14 +581,16 @@ def test_a_maximum_length_below_the_prompts_is_refused(store, model, preferences
         kto.train_kto(config(max_length=12), new_job(store, tmp_path / "run"))
 
 
-def test_good_and_bad_out_of_balance_are_told_with_weights_that_help(store, model, preferences, tmp_path):
-    rows = [
-        preferences[0].model_copy(update={"rejected": say("assistant", " ".join(WORDS[k : k + 3]))}) for k in range(6)
-    ]
+def test_good_and_bad_out_of_balance_are_told_with_weights_that_help(store, model, tmp_path):
+    rows = [labelled("red", "one", True, 0.5), *(labelled("red", f"two {word}", False, 0.5) for word in WORDS[:6])]
     job = new_job(store, tmp_path / "run")
-    kto.train_kto(config(dataset=write_pairs(store, rows), held_out=None, epochs=1), job)
+    kto.train_kto(config(dataset=write_labels(store, rows), held_out=None, epochs=1), job)
     (line,) = [line for line in job.lines if "0.17 to 1" in line]
     assert "1 good and 6 bad" in line and "desirable_weight between 6.00 and 8.00" in line
+    again = new_job(store, tmp_path / "again", "run_again")
+    even = [rows[0].model_copy(update={"weight": 3.0}), *rows[1:]]
+    kto.train_kto(config(dataset=write_labels(store, even, "even"), held_out=None, epochs=1), again)
+    assert not any("to 1" in line for line in again.lines)  # one good answer weighs as much as all bad ones
 
 
 def test_what_does_not_hold_for_new_prompts_is_told(store, model, preferences, tmp_path):

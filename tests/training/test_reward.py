@@ -563,11 +563,6 @@ def test_it_can_start_from_a_fine_tuned_adapters_weights(store, model, rankings,
 # Bad input ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_rank_larger_than_a_layer_is_refused(store, model, rankings):
-    with pytest.raises(UsageError, match=r"rank is larger than a layer.*Use at most 32"):
-        reward.train_reward(config(lora_r=64), new_job(store))
-
-
 def test_an_adapter_of_another_base_is_refused(store, model, rankings, tmp_path):
     other = tiny.register_model(store, tiny.make_model(tmp_path / "other", seed=5), name="other")
     adapter = tiny.make_adapter(tiny.make_model(tmp_path / "copy", seed=5), tmp_path / "adapter")

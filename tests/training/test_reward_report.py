@@ -17,7 +17,7 @@ from workbench.store import runs as run_store
 from workbench.store.lineage import trace
 from workbench.training import reward
 from workbench.training.reward_configs import RewardConfig
-from workbench.training.reward_report import read_report
+from workbench.training.reward_report import measure_raters, read_report
 
 WORDS = "red green blue sea wind poem Paris German morning capital".split()
 
@@ -29,11 +29,8 @@ def settings(home, monkeypatch):
     return get_settings()
 
 
-@pytest.fixture
-def trained(store, tmp_path):
-    """A reward run on eight prompts that two raters ranked, who disagree on the first."""
-    tiny.register_model(store, tiny.make_model(tmp_path / "base"))
-    variant = model_store.list_variants(store)[0]
+def rank_answers(store, variant):
+    """Eight prompts, a variant's answers to which two raters ranked, who disagree on the first."""
     items = []
     for number in range(8):
         asked = (Message(role="user", content=f"{number} tell {WORDS[number]}"),)
@@ -55,15 +52,30 @@ def trained(store, tmp_path):
             rank_store.submit_ranking(
                 store, item.id, rater, nonce=new_id("nonce"), tiers=[(each,) for each in order], confidence=4
             )
-    built = build_preferences(store, ["ranked"], "pairs", held_out=0.0)
+    return queue, build_preferences(store, ["ranked"], "pairs", held_out=0.0)
+
+
+def train_taste(store, **changes):
+    """A finished reward run on these rankings."""
     run = run_store.add_run(store, kind="reward", name="Taste", slot="train", spec={"dataset": "pairs"})
     job = RecordingJob(store, store.settings.run_dir(run.id), run_id=run.id)
     config = RewardConfig(
-        dataset="pairs", model="tiny", preset="custom", held_out=0.3, max_steps=2, lora_r=4, answered_prompts=2
+        **{"dataset": "pairs", "model": "tiny", "preset": "custom", "held_out": 0.3, "max_steps": 2, "lora_r": 4}
+        | {"answered_prompts": 2}
+        | changes
     )
     result = reward.train_reward(config, job)
     run_store.update_run(store, run.id, state=RunState.FINISHED, result=json.loads(json.dumps(job.results | result)))
-    return run, queue, built, variant
+    return run
+
+
+@pytest.fixture
+def trained(store, tmp_path):
+    """A reward run on rankings of the base's own answers."""
+    tiny.register_model(store, tiny.make_model(tmp_path / "base"))
+    variant = model_store.list_variants(store)[0]
+    queue, built = rank_answers(store, variant)
+    return train_taste(store), queue, built, variant
 
 
 def test_the_report_shows_what_raters_reach_with_each_other_and_who_wrote_what(store, trained):
@@ -79,6 +91,41 @@ def test_the_report_shows_what_raters_reach_with_each_other_and_who_wrote_what(s
     assert report.distributions["demonstrations"].mean.value == pytest.approx(0, abs=1e-5)
     assert report.prompts + report.training_prompts == 8
     assert not any("ranked by two people" in note for note in report.notes)
+
+
+def test_a_scorer_is_no_rater_people_are_measured_against(store, trained):
+    _, queue, *_ = trained
+    before = measure_raters(store, [queue.id])
+    for item in rank_store.list_items(store, [queue.id]):
+        for scorer in ("scorer: rules", "scorer: other"):
+            rank_store.submit_ranking(
+                store, item.id, scorer, nonce=new_id("n"), source="scorer", shown=item.completions,
+                tiers=[(each,) for each in reversed(item.completions)],
+            )  # fmt: skip
+    assert measure_raters(store, [queue.id]) == before and before.raters == 2
+
+
+def test_base_and_tuned_always_appear_and_only_who_did_not_write_is_asked(store, settings, tmp_path):
+    model = tiny.register_model(store, tiny.make_model(tmp_path / "base"))
+    base = model_store.list_variants(store)[0]
+    tuned = tiny.register_variant(store, model, tiny.make_adapter(tmp_path / "base", tmp_path / "adapter"))
+    rank_answers(store, tuned)
+
+    def writers(**changes):
+        shown = read_report(store, train_taste(store, **changes)).distributions
+        return {name: len(group.scores) for name, group in shown.items() if name.startswith("by ")}
+
+    asked = writers(adapter=tuned.name)
+    assert set(asked) == {f"by {tuned.name}", f"by {model.name}, greedy"}
+    assert asked[f"by {model.name}, greedy"] == 2, "a few prompts, and no more than the settings say"
+    other = tiny.register_variant(
+        store, model, tiny.make_adapter(tmp_path / "base", tmp_path / "other", seed=2), name="other tuned"
+    )
+    assert set(writers(adapter=other.name)) == {
+        f"by {tuned.name}", f"by {model.name}, greedy", f"by {other.name}, greedy"
+    }  # fmt: skip
+    assert set(writers(adapter=tuned.name, answered_prompts=0)) == {f"by {tuned.name}"}
+    assert base.name == model.name
 
 
 def test_every_held_out_pair_is_kept_the_worst_first(store, trained):

@@ -4,16 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.errors import RunProblem
+from workbench.errors import RunProblem, UsageError
 from workbench.job import RecordingJob
 from workbench.records import Example, Message, Preference, Prompt
-from workbench.training.rl_prompts import AskedPrompt, plan_prompts, prompt_of
+from workbench.training.rl_configs import RLOOConfig
+from workbench.training.rl_prompts import AskedPrompt, plan_prompts, prompt_of, reference_of
 from workbench.training.rl_rewards import Answer, Scored, apply_end_rule, score_answers
 from workbench.training.rl_watch import (
     HeldOutPoint,
     RLReporter,
+    find_blind_spots,
+    find_outwitting,
     find_over_optimisation,
     interval_of_mean,
+    measure_yardsticks,
     reward_series,
 )
 
@@ -31,7 +35,7 @@ def points(*measured):
 
 def test_reward_that_falls_while_kl_climbs_is_called_over_optimisation():
     high, low = [1.0 + 0.1 * n for n in range(10)], [0.2 + 0.1 * n for n in range(10)]
-    found = find_over_optimisation(points((0, 0.0, low), (8, 3.0, high), (16, 9.0, low)))
+    (found,) = find_over_optimisation(points((0, 0.0, low), (8, 3.0, high), (16, 9.0, low)))
     assert "since step 8 KL has climbed from 3.00 to 9.00" in found
     assert "fallen from 1.450 to 0.650" in found and "larger beta" in found
 
@@ -49,7 +53,97 @@ def test_reward_that_falls_while_kl_climbs_is_called_over_optimisation():
     ],
 )
 def test_what_is_not_over_optimisation_is_not_called_so(measured):
-    assert find_over_optimisation(points(*measured)) is None
+    assert find_over_optimisation(points(*measured)) == []
+
+
+# Yardsticks that have no part in the reward ---------------------------------------------------------------------------
+
+
+def measured(*points, scorer="assistant"):
+    """Points of (step, KL, reward of every prompt, yardstick of each prompt)."""
+    return [
+        HeldOutPoint(step=step, kl=kl, rewards=(reward,) * len(figures), yardsticks={scorer: tuple(figures)})
+        for step, kl, reward, figures in points
+    ]
+
+
+def rules(mean, prompts=20):
+    """Shares of rules kept that scatter by 20 points about a mean."""
+    return [mean + (20 if place % 2 else -20) for place in range(prompts)]
+
+
+def test_a_yardstick_that_falls_while_the_reward_rises_is_called_over_optimisation():
+    found = measured((0, 0.0, -0.95, rules(51)), (15, 3.0, 0.2, rules(47)), (30, 6.8, 0.91, [39.0] * 20))
+    assert find_over_optimisation(found) == []  # the reward itself sees nothing
+    (warning,) = find_outwitting(found)
+    assert "since step 0 KL has climbed from 0.00 to 6.80" in warning
+    assert "assistant (rules kept, %) has fallen from 51.0 to 39.0" in warning
+    assert "while the held-out reward has risen from -0.950 to 0.910" in warning and "larger beta" in warning
+
+
+def test_a_yardstick_that_rose_first_is_held_against_its_best():
+    found = measured((0, 0.0, 0.0, [40.0] * 20), (8, 2.0, 1.0, [60.0] * 20), (16, 5.0, 0.5, [45.0] * 20))
+    assert find_outwitting(found[:2]) == []
+    (warning,) = find_outwitting(found)
+    assert "since step 8" in warning and "and so has the held-out reward from 1.000 to 0.500" in warning
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        [],
+        [(0, 0.0, 0.0, [50.0] * 20)],
+        [(0, 0.0, 0.0, [50.0] * 20), (8, 2.0, 1.0, [60.0] * 20)],  # it rises
+        [(0, 0.0, 0.0, [50.0] * 20), (8, 2.0, 1.0, [50.0] * 20)],  # it stays
+        [(0, 1.0, 0.0, [50.0] * 20), (8, 0.5, 1.0, [40.0] * 20)],  # nearer to the reference
+        [(0, 0.0, 0.0, [50.0] * 7), (8, 2.0, 1.0, [0.0] * 7)],  # too few prompts to tell
+        [(0, 0.0, 0.0, rules(51)), (8, 2.0, 1.0, rules(51)[::-1])],  # within chance
+        [(0, 0.0, 0.0, [None] * 20), (8, 2.0, 1.0, [None] * 20)],  # no references
+    ],
+)
+def test_what_a_yardstick_does_not_say_is_not_called_so(series):
+    assert find_outwitting(measured(*series)) == []
+
+
+def test_prompts_without_a_reference_do_not_count_in_a_yardstick():
+    half = [None] * 10
+    found = measured((0, 0.0, 0.0, [50.0] * 10 + half), (8, 2.0, 1.0, [30.0] * 10 + half), scorer="chrf")
+    assert found[0].figure("chrf") == 50 and found[0].figure("exact_match") is None
+    assert "chrf (chrf against the reference) has fallen from 50.0 to 30.0" in find_outwitting(found)[0]
+
+
+def test_yardsticks_measure_the_held_out_answers():
+    whole = "Answer: Yes.\n- One.\n- Two.\nNext: More?"
+    answers = [answer(text=whole), answer(text="the sea")]
+    found = measure_yardsticks(answers, ("assistant", "chrf"))
+    assert found["assistant"][0] == 100 > found["assistant"][1] and found["chrf"] == (None, None)
+    known = Answer(AskedPrompt("r", (USER,), None, "q", (1,), reference="the sea"), (1,), "the sea", True)
+    assert measure_yardsticks([known], ("chrf",))["chrf"] == (pytest.approx(100),)
+
+
+def test_a_watch_that_cannot_see_says_so():
+    assert "Nothing is held out" in find_blind_spots([], ("assistant",))[0]
+    (few,) = find_blind_spots([None] * 7, ("assistant", "chrf"))
+    assert "Only 7 of the prompts are held out" in few
+    assert find_blind_spots([None] * 8, ("assistant",)) == find_blind_spots(["a"] * 8, ("chrf",)) == []
+    (bare,) = find_blind_spots(["a"] * 3 + [None] * 9, ("chrf", "assistant"))
+    assert "chrf compares answers with references, which 3 of 12 held-out prompts have" in bare
+
+
+def test_the_reference_of_a_row_is_the_answer_to_its_prompt():
+    again = Message(role="user", content="and?")
+    assert reference_of(Prompt(messages=(USER,), reference="r")) == "r"
+    last = Message(role="assistant", content="last")
+    assert reference_of(Example(messages=(USER, ANSWER, again, last))) == "last"
+    assert reference_of(Example(messages=(USER,))) is None
+    assert reference_of(Preference(prompt=(USER,), chosen=(ANSWER,), rejected=(ANSWER,))) is None
+
+
+def test_a_scorer_that_is_not_there_is_refused_by_name():
+    fields = {"dataset": "d", "reward": "r"}
+    with pytest.raises(UsageError, match=r"watch_scorers: no such scorer \(got 'taste'\).*assistant.*chrf"):
+        RLOOConfig(**fields, watch_scorers=("chrf", "taste"))
+    assert RLOOConfig(**fields, watch_scorers=("chrf", "chrf")).watch_scorers == ("chrf",)
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.booleans()), max_size=20), st.none() | st.floats(-5, 5))

@@ -173,6 +173,44 @@ def test_answers_without_an_end_get_the_replacing_score(method, store, sft, prom
             assert reward[step] == -1
 
 
+def answers_in(job):
+    return {
+        entry["row_id"]: entry
+        for entry in map(json.loads, (job.folder / rlhf.HELD_OUT_FILE).read_text("utf-8").splitlines())
+    }
+
+
+def test_a_yardstick_beside_the_reward_sees_what_the_reward_cannot(store, sft, prompts, tmp_path):
+    start = new_job(store, tmp_path / "start", "run_start")
+    train("rloo", start, max_steps=1, learning_rate=1e-12, max_answer_tokens=4)
+    said = answers_in(start)  # the references: what the model says before it learns
+    rows = iter_rows(store, find_version(store, "apart")[1])
+    apart = [row.payload.model_copy(update={"reference": said[row.row_id]["answer"] or "?"}) for row in rows]
+    write_version(store, create_dataset(store, "apart with references", "prompts").id, apart)
+    job = new_job(store, tmp_path / "run")
+    watching = LEARNING | {"beta": 0.01, "held_out": "apart with references", "watch_scorers": ("chrf", "assistant")}
+    result = train("rloo", job, **watching)
+    chrf, reward = series(job, "eval_chrf"), series(job, "eval_reward")
+    assert set(chrf) == set(series(job, "eval_assistant")) == {0, 24}
+    assert chrf[24] < chrf[0] and reward[24] > reward[0]
+    assert series(job, "eval_chrf_low")[0] <= chrf[0] <= series(job, "eval_chrf_high")[0]
+    assert (result["eval_chrf_start"], result["eval_chrf"]) == (chrf[0], chrf[24])
+    (warning,) = result["warnings"]
+    assert job.results["warnings"] == [warning] and f"WARNING: {warning}" in job.lines
+    assert "chrf (chrf against the reference) has fallen" in warning and "reward has risen" in warning
+    held = answers_in(job)
+    assert sum(entry["chrf"] for entry in held.values()) / len(held) == pytest.approx(chrf[24])
+
+
+@pytest.mark.parametrize("held_out", [None, 0.2])
+def test_a_run_whose_watch_is_blind_says_so_at_once(held_out, store, sft, prompts, tmp_path):
+    job = new_job(store, tmp_path / "run")
+    result = train("rloo", job, held_out=held_out, max_steps=1, missing_end_score=None)
+    words = "Nothing is held out" if held_out is None else "Only 2 of the prompts are held out"
+    assert words in result["warnings"][0] == job.results["warnings"][0]
+    assert any(line.startswith(f"WARNING: {words}") for line in job.lines)
+
+
 # What TRL is given ---------------------------------------------------------------------------------------------------
 
 
@@ -337,7 +375,7 @@ def test_a_token_is_drawn_as_often_as_its_probability_says():
     ("method", "changes"), [("rloo", {}), ("grpo", {"answers_per_batch": 4}), ("rloo", {"num_iterations": 2})]
 )
 def test_a_stopped_run_goes_on_exactly_as_if_it_had_not_been_stopped(method, changes, store, sft, prompts, tmp_path):
-    changes |= {"max_steps": 8, "eval_every": 2}
+    changes |= {"max_steps": 8, "eval_every": 2, "watch_scorers": ("assistant",)}
     whole = new_job(store, tmp_path / "whole", "run_whole")
     expected = train(method, whole, **changes)
     first = new_job(store, tmp_path / "cut", "run_cut", stop_after=2)
@@ -348,7 +386,7 @@ def test_a_stopped_run_goes_on_exactly_as_if_it_had_not_been_stopped(method, cha
     second = RecordingJob(store, first.folder, run_id="run_cut")
     second.attempt = 2
     result = train(method, second, **changes)
-    for name in ("loss", "reward", "kl", "eval_reward", "eval_kl", "learning_rate"):
+    for name in ("loss", "reward", "kl", "eval_reward", "eval_kl", "eval_assistant", "learning_rate"):
         joined = series(first, name) | series(second, name)
         assert joined == pytest.approx(series(whole, name), abs=1e-6), name
     ours, theirs = adapter_weights(first.folder / "adapter"), adapter_weights(whole.folder / "adapter")

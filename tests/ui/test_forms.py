@@ -30,6 +30,7 @@ def script() -> None:
         maybe_word: Literal["a", "b"] | None = None
         colour: Colour = Colour.BLUE
         several: tuple[str, ...] = ("x",)
+        offered: tuple[str, ...] = Field(default=(), json_schema_extra={"choices": ["p", "q"]})
         all_or_some: Literal["all"] | tuple[str, ...] = "all"
         share_or_name: float | str | None = 0.5
         table: dict[str, str] = {"k": "v"}
@@ -52,6 +53,14 @@ def test_untouched_it_gives_the_defaults() -> None:
     app = draw()
     assert app.session_state["config"] == app.session_state["default"]
     assert not app.error
+
+
+def test_what_a_list_offers_can_be_combined() -> None:
+    app = draw()
+    assert list(app.multiselect(key="odd.offered").options) == ["p", "q"]
+    for picked in (["q"], ["q", "p"]):
+        app.multiselect(key="odd.offered").set_value(picked).run()
+        assert app.session_state["config"]["offered"] == picked
 
 
 def test_values_from_elsewhere_are_taken_over() -> None:

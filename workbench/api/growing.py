@@ -36,9 +36,6 @@ class GrowingMethods(DataMethods):
             options: other fields of `SelfInstructConfig`.
         """
         chosen = find_variant(self, variant)
-        for reference in (seeds, *(each for each in options.get("held_out", ()) if each != "auto")):
-            if reference is not None:
-                self.version(reference)  # a mistyped name is told at once, not by a run that fails
         config = {"variant": chosen.id, "seeds": seeds, **options}
         return self.launch("self_instruct", config, name=name or f"Grow tasks with {chosen.name}")
 
@@ -89,7 +86,7 @@ class GrowingMethods(DataMethods):
         """Take back a person's last review in a self-instruct run; the one before it counts again."""
         from workbench.store.candidates import undo_review
 
-        return undo_review(self.store, run_id, reviewer)
+        return undo_review(self.store, self.run(run_id).id, reviewer)
 
     def self_instruct_version(
         self, run_id: str, name: str, *, threshold: float | None = None, include: Include = "accepted"

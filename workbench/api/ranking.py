@@ -99,7 +99,10 @@ class RankMethods(DataMethods):
         return rank_store.list_rankings(self.store, queue_ids=[self.rank_queue(queue).id], **filters)
 
     def rank_by_scorer(self, queue: str, scorer: str) -> int:
-        """Let a scorer rank a queue's items, told apart from people's rankings; returns how many are new.
+        """Let a scorer rank a queue's items; returns how many are new.
+
+        Its rankings are kept apart from people's: people are still handed every item, and what counts people (progress,
+        `leaderboard`, agreement) leaves them out. `build_preferences` takes them where nobody ranked the item.
 
         Raises:
             UsageError: no such scorer, or it says nothing of these answers.
@@ -109,7 +112,7 @@ class RankMethods(DataMethods):
         return rank_by_scorer(self.store, queue, scorer)
 
     def rank_progress(self, queue: str, rater: str | None = None) -> QueueProgress:
-        """How far a queue is, and one rater in it."""
+        """How far people are with a queue, and one rater in it."""
         return rank_store.queue_progress(self.store, self.rank_queue(queue).id, rater)
 
     def build_preferences(self, queues: str | Sequence[str], name: str, **options: Any) -> Built:
@@ -117,6 +120,12 @@ class RankMethods(DataMethods):
         from workbench.preferences.pairs import build_preferences
 
         return build_preferences(self.store, _several(queues), name, **options)
+
+    def build_labels(self, queues: str | Sequence[str], name: str, **options: Any) -> Built:
+        """Make a dataset of answers labelled good or bad of rankings, for KTO; options are held_out and seed."""
+        from workbench.preferences.pairs import build_labels
+
+        return build_labels(self.store, _several(queues), name, **options)
 
     def build_examples(self, queues: str | Sequence[str], name: str, **options: Any) -> Built:
         """Make an instructions dataset of the best answers and of raters' own versions, or a new version of it."""
@@ -139,7 +148,13 @@ class RankMethods(DataMethods):
         return export_rankings(self.store, queue, path)
 
     def leaderboard(self, queues: str | Sequence[str] | None = None, **options: Any) -> Leaderboard:
-        """First conclusions from the votes of queues, of all where none is named: ratings, win rates, agreement."""
+        """First conclusions from the votes of queues, of all where none is named: ratings, win rates, agreement.
+
+        Args:
+            queues: names or ids.
+            options: sources (`people`, only demo `visitors`, `scorers` or `all`; people's when left out, or scorers'
+                where nobody else voted), rounds and seed of the bootstrap.
+        """
         from workbench.notebook.results import ShownBoard
         from workbench.preferences.leaderboard import load_leaderboard
 

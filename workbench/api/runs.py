@@ -14,6 +14,7 @@ from workbench.records import (
     Run,
     RunConfig,
 )
+from workbench.store import datasets as dataset_store
 from workbench.store import runs as run_store
 
 if TYPE_CHECKING:
@@ -29,20 +30,22 @@ class RunMethods(Home):
         Args:
             kind: a key of `workbench.runs.kinds.KINDS`.
             config: the kind's config, or its fields.
-            name: shown name; made from the config when None.
+            name: shown name; made from the config when None, and from method and dataset where it has none.
 
         Raises:
             UsageError: the kind is unknown or the config does not hold.
-            NotFound: a training run names a dataset, model, variant or reward model that is not there.
+            NotFound: it names a dataset, model, variant, run or reward model that is not there.
+            WorkbenchError: what it names does not go together.
         """
-        from workbench.runs.kinds import parse_config
+        from workbench.runs.kinds import check_launch, get_kind, parse_config
         from workbench.runs.launch import launch_run
         from workbench.training.configs import TrainingConfig
-        from workbench.training.rows import check_named
 
         config = parse_config(kind, config)
-        if isinstance(config, TrainingConfig):
-            check_named(self.store, config)  # a mistyped name is told at once, not by a run that fails
+        check_launch(self.store, kind, config)
+        if name is None and isinstance(config, TrainingConfig) and not config.name:
+            learned, _ = dataset_store.find_version(self.store, config.dataset)
+            name = f"{get_kind(kind).title}: {learned.name}"  # several runs without a name are told apart
         return ShownRun.of(launch_run(self.store, kind, config, name=name), self.store)
 
     def runs(self, **filters: Any) -> list[Run]:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.api.data import DataMethods
+from workbench.errors import NotFound
 from workbench.notebook.shown import ShownRun
-from workbench.records import (
-    Run,
-    new_id,
-)
+from workbench.records import Run, Variant, new_id
 from workbench.settings import typed_path
 from workbench.store import runs as run_store
 
 if TYPE_CHECKING:
-    from workbench.runs.reproduce import Finding, Manifest
+    from workbench.runs.manifests import Manifest
+    from workbench.runs.reproduce import Finding
     from workbench.store.lineage import Lineage
 
 
@@ -76,15 +75,13 @@ class ShareMethods(DataMethods):
             UsageError: variant, form and place do not go together.
             Conflict: something is at the place already.
         """
-        from workbench.evaluation.export_run import FORMS, ExportConfig, check_export
+        from workbench.evaluation.export_run import FORMS
         from workbench.runs.kinds import parse_config
 
         chosen = self.variant(variant)
         if options.get("folder"):
             options["folder"] = str(typed_path(options["folder"]))  # the run works in another folder
         config = parse_config("export", {"variant": chosen.id, "form": form, **options})
-        if isinstance(config, ExportConfig):
-            check_export(self.store, self.settings, config)
         return self.launch("export", config, name=name or f"{FORMS.get(form, form)}: {chosen.name}"[:200])
 
     def lineage(self, reference: str) -> Lineage:
@@ -93,11 +90,24 @@ class ShareMethods(DataMethods):
 
         return trace(self.store, reference)
 
-    def manifest(self, variant: str) -> Manifest:
-        """Everything an adapter was made from, as needed to make it again."""
-        from workbench.runs.reproduce import make_manifest
+    def manifest(self, reference: str) -> Manifest:
+        """Everything an adapter or a reward model was made from, as needed to make it again.
 
-        return make_manifest(self.store, self.variant(variant))
+        Args:
+            reference: a variant's id or name; or a reward model's name, or the id of the run that made it.
+        """
+        from workbench.runs.manifests import make_manifest
+        from workbench.training.reward_models import RewardModel, get_reward_model
+
+        made: Variant | RewardModel
+        try:
+            made = self.variant(reference)
+        except NotFound as no_variant:
+            try:
+                made = get_reward_model(self.store, reference)
+            except NotFound:
+                raise no_variant from None
+        return make_manifest(self.store, made)
 
     def check_manifest(self, manifest: Manifest | Path | str) -> list[Finding]:
         """What a manifest needs and is missing here, and what differs from when the adapter was made."""
@@ -106,10 +116,11 @@ class ShareMethods(DataMethods):
         return check_manifest(self.store, _as_manifest(manifest))
 
     def reproduce(self, manifest: Manifest | Path | str) -> Run:
-        """Launch the run that makes a manifest's adapter again.
+        """Launch the run that makes a manifest's adapter or reward model again.
 
         Raises:
-            NotFound: base or data is not here.
+            NotFound: base, data, the adapter it went on from or the reward model is not here.
+            ModelProblem: one of them is here with other files.
         """
         from workbench.runs.reproduce import reproduce
 
@@ -117,6 +128,6 @@ class ShareMethods(DataMethods):
 
 
 def _as_manifest(manifest: Manifest | Path | str) -> Manifest:
-    from workbench.runs.reproduce import Manifest, read_manifest
+    from workbench.runs.manifests import Manifest, read_manifest
 
     return manifest if isinstance(manifest, Manifest) else read_manifest(Path(manifest))

@@ -83,21 +83,15 @@ class TrainingMethods(DataMethods):
             NotFound: reward model, run, variant or dataset are not there.
             UsageError: not one thing to score is named.
         """
-        from workbench.runs.kinds import parse_config
         from workbench.training.reward_models import get_reward_model
-        from workbench.training.score import ScoreConfig, check_what
 
         made = get_reward_model(self.store, reward)  # a mistyped name is told at once, not by a run that fails
         if what.get("variant"):
             what["variant"] = find_variant(self, what["variant"]).id
-        if what.get("prompts"):
-            self.version(what["prompts"])
         if what.get("answers_of"):
             what["answers_of"] = self.run(what["answers_of"]).id
         verb = "Best of n" if what.get("variant") else "Score"
-        config = parse_config("score", {"reward": made.run_id, **what})
-        if isinstance(config, ScoreConfig):
-            check_what(config)
+        config = {"reward": made.run_id, **what}
         return self.launch("score", config, name=name or f"{verb} with {made.name}"[:200])
 
     def scores(self, run_id: str) -> ScoreReport:
@@ -126,7 +120,6 @@ class TrainingMethods(DataMethods):
         """
         answering = find_variant(self, variant)
         other = None if reference is None else find_variant(self, reference)
-        self.version(prompts)  # a mistyped name is told at once, not by a run that fails
         config = {"variant": answering.id, "reference": other.id if other else None, "prompts": prompts, **options}
         against = other.name if other else "its base"
         return self.launch("kl", config, name=name or f"KL of {answering.name} from {against}"[:200])

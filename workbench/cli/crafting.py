@@ -16,7 +16,7 @@ from rich.console import Console
 from workbench.cli import output
 from workbench.cli.output import Json, plain, show, table
 from workbench.errors import Conflict, DataProblem, NotFound, UsageError
-from workbench.records import DatasetKind, Example, Message, Payload, Preference, Prompt, Role
+from workbench.records import DatasetKind, Example, Labelled, Message, Payload, Preference, Prompt, Role
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -29,6 +29,7 @@ RowIds = Annotated[list[str], typer.Argument(metavar="ROW…", help="Row ids, as
 System = Annotated[str | None, typer.Option("--system", help="System prompt.")]
 User = Annotated[str | None, typer.Option("--user", help="What the user says.")]
 Assistant = Annotated[str | None, typer.Option("--assistant", help="What the assistant answers.")]
+Label = Annotated[Literal["good", "bad"] | None, typer.Option("--label", help="What a labelled answer is told to be.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; repeat for more.")]
 Note = Annotated[str, typer.Option("--message", help="What changed; counts when left out.")]
 Stdin = Annotated[bool, typer.Option("--stdin", help="Read the rows as JSON from standard input.")]
@@ -37,7 +38,7 @@ Take = Annotated[
     typer.Option("--take", help="What holds where somebody else changed the same row; refused when left out."),
 ]
 Version = Annotated[int | None, typer.Option("--to", min=1, help="Version number.")]
-KindName = Literal["instructions", "preferences", "prompts"]
+KindName = DatasetKind
 SHOWN_CHANGES = 20
 
 
@@ -50,6 +51,7 @@ def add(
     reference: Annotated[str | None, typer.Option("--reference", help="Reference answer of a prompt.")] = None,
     chosen: Annotated[str | None, typer.Option("--chosen", help="Better answer of a preference.")] = None,
     rejected: Annotated[str | None, typer.Option("--rejected", help="Worse answer of a preference.")] = None,
+    label: Label = None,
     tag: Tags = None,
     stdin: Stdin = False,
     create: Annotated[KindName | None, typer.Option("--create", help="Begin the dataset where there is none.")] = None,
@@ -63,7 +65,7 @@ def add(
     workspace = output.open_workspace()
     kind, known = _kind_of(workspace, dataset, create)
     given = {"--system": system, "--user": user, "--assistant": assistant, "--reference": reference}
-    given |= {"--chosen": chosen, "--rejected": rejected}
+    given |= {"--chosen": chosen, "--rejected": rejected, "--label": label}
     named = [name for name, value in given.items() if value is not None]
     if stdin == bool(named):
         raise UsageError(
@@ -104,6 +106,7 @@ def _row(kind: DatasetKind, given: dict[str, str | None]) -> Payload:
     wanted = {
         "instructions": ("--system", "--user", "--assistant"),
         "preferences": ("--system", "--user", "--chosen", "--rejected"),
+        "labels": ("--system", "--user", "--assistant", "--label"),
         "prompts": ("--system", "--user", "--reference"),
     }[kind]
     for name, value in given.items():
@@ -121,7 +124,12 @@ def _row(kind: DatasetKind, given: dict[str, str | None]) -> Payload:
     if kind == "preferences":
         better, worse = (Message(role="assistant", content=given[name] or "") for name in ("--chosen", "--rejected"))
         return Preference(prompt=turns, chosen=(better,), rejected=(worse,))
-    return Example(messages=(*turns, Message(role="assistant", content=given["--assistant"] or "")))
+    answer = Message(role="assistant", content=given["--assistant"] or "")
+    if kind == "labels":
+        if given["--label"] is None:
+            raise UsageError("a row of labels needs its label", place="--label", remedy="Give good or bad.")
+        return Labelled(prompt=turns, completion=(answer,), label=given["--label"] == "good")
+    return Example(messages=(*turns, answer))
 
 
 @craft.command("edit")
@@ -131,6 +139,7 @@ def edit(
     system: System = None,
     user: User = None,
     assistant: Assistant = None,
+    label: Label = None,
     tag: Tags = None,
     untag: Annotated[list[str] | None, typer.Option("--untag", help="A tag to take off.")] = None,
     stdin: Stdin = False,
@@ -151,7 +160,7 @@ def edit(
     payload = read_row(workspace.store, version, row).payload
     given: tuple[tuple[Role, str | None], ...] = (("system", system), ("user", user), ("assistant", assistant))
     texts = {role: text for role, text in given if text is not None}
-    if stdin == bool(texts or tag or untag):
+    if stdin == bool(texts or label or tag or untag):
         raise UsageError(
             "the change comes either from options or from standard input", place="--stdin",
             remedy="Give --user, --assistant, --tag, …, or --stdin.",
@@ -163,6 +172,10 @@ def edit(
         payload = rows[0]
     for role, text in texts.items():
         payload = _with_turn(payload, role, text)
+    if label is not None:
+        if not isinstance(payload, Labelled):
+            raise UsageError("this row has no label", place="--label", remedy="Only rows of labels have one.")
+        payload = payload.model_copy(update={"label": label == "good"})
     if tag or untag:
         kept = [name for name in tags_of(payload.meta) if name not in (untag or [])]
         payload = with_tags(payload, [*kept, *(tag or [])])
@@ -171,7 +184,9 @@ def edit(
 
 
 def _with_turn(payload: Payload, role: Role, text: str) -> Payload:
-    name = "prompt" if isinstance(payload, Preference) else "messages"
+    name = "prompt" if isinstance(payload, Preference | Labelled) else "messages"
+    if isinstance(payload, Labelled) and role == "assistant":
+        name = "completion"
     turns: list[Message] = list(getattr(payload, name))
     places = [place for place, message in enumerate(turns) if message.role == role]
     if role == "system" and not text:

@@ -15,7 +15,7 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, facts, plain, show, table
 from workbench.datasets.importing import ImportConfig
 from workbench.errors import DataProblem, UsageError
-from workbench.records import Example, Payload, Preference, Run, RunState
+from workbench.records import DatasetKind, Example, Labelled, Payload, Preference, Run, RunState
 from workbench.settings import typed_path
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 data = typer.Typer(help="Import, look at and export datasets.", no_args_is_help=True, add_completion=False)
 Reference = Annotated[str, typer.Argument(metavar="DATASET", help="Name, NAME@VERSION, or id.", show_default=False)]
-KindName = Literal["instructions", "preferences", "prompts"]
+KindName = DatasetKind
 FormatName = Literal["jsonl", "csv", "parquet"]
 SHOWN_PROBLEMS = 20
 
@@ -73,12 +73,15 @@ def _tell_import(workspace: Workspace, run: Run) -> None:
             raise typer.Exit(output.tell_error(error, more={"run": run, "problems": problems}))
         check_finished(run)
     told = run.result
+    warnings = told.get("warnings")
 
     def human(out: Console) -> None:
         out.print(f"{plain(run.spec.get('dataset'))}: {told.get('rows'):,} rows stored as {told.get('version_id')}.")
         if problems:
             out.print(_problem_table(problems))
             out.print(f"{told.get('problems'):,} rows had problems; they are in {told.get('bad_rows_path')}.")
+        for warning in warnings if isinstance(warnings, list) else ():
+            out.print(f"Warning: {plain(warning)}")
 
     show({**told, "run_id": run.id, "problem_rows": problems}, human)
 
@@ -111,6 +114,8 @@ def _show_preview(preview: ImportPreview) -> None:
                 ]
             )
         )
+        for warning in preview.warnings:
+            out.print(f"Warning: {plain(warning)}")
         if preview.samples:
             out.print(_payload_table([("", sample) for sample in preview.samples[:5]]))
         if preview.problems:
@@ -195,6 +200,13 @@ def _payload_table(rows: list[tuple[str, Payload]]) -> Any:
             (key, _last(p.prompt), _last(p.chosen), _last(p.rejected)) for key, p in rows if isinstance(p, Preference)
         ]
         return table(("row", "prompt", "chosen", "rejected"), lines, empty="")
+    if rows and isinstance(rows[0][1], Labelled):
+        told = [
+            (key, _last(p.prompt), _last(p.completion), "good" if p.label else "bad", f"{p.weight:g}")
+            for key, p in rows
+            if isinstance(p, Labelled)
+        ]
+        return table(("row", "prompt", "answer", "label", "weight"), told, empty="", right=("weight",))
     lines3 = [(key, *_asked_and_answered(payload)) for key, payload in rows]
     return table(("row", "prompt", "answer"), lines3, empty="")
 
@@ -202,6 +214,8 @@ def _payload_table(rows: list[tuple[str, Payload]]) -> Any:
 def _asked_and_answered(payload: Payload) -> tuple[str, str]:
     if isinstance(payload, Preference):
         return _last(payload.prompt), _last(payload.chosen)
+    if isinstance(payload, Labelled):
+        return _last(payload.prompt), _last(payload.completion)
     if isinstance(payload, Example):
         asked = [turn.content for turn in payload.messages if turn.role == "user"]
         answered = [turn.content for turn in payload.messages if turn.role == "assistant"]

@@ -16,6 +16,7 @@ from workbench.cli.runs import launched
 from workbench.errors import UsageError
 from workbench.evaluation.sampling import SampleConfig
 from workbench.settings import typed_path
+from workbench.store.rankings import Sources
 
 if TYPE_CHECKING:
     from workbench.preferences.leaderboard import Leaderboard
@@ -46,18 +47,27 @@ def list_queues(
     found = workspace.rank_queues(archived=archived)
     progress = [workspace.rank_progress(queue.id) for queue in found]
     documents = [
-        queue.model_dump(mode="json") | told.model_dump(include={"total", "done", "votes", "raters"})
+        queue.model_dump(mode="json") | told.model_dump(include={"total", "done", "votes", "raters", "by_scorers"})
         for queue, told in zip(found, progress, strict=True)
     ]
 
     def human(out: Console) -> None:
         rows = [
-            (queue.name, told.total, told.done, told.votes, told.raters, output.ago(queue.created_at), queue.id)
+            (
+                queue.name,
+                told.total,
+                told.done,
+                told.votes,
+                told.raters,
+                told.by_scorers or "",
+                output.ago(queue.created_at),
+                queue.id,
+            )
             for queue, told in zip(found, progress, strict=True)
         ]
-        columns = ("name", "prompts", "done", "votes", "raters", "created", "id")
+        columns = ("name", "prompts", "done", "votes", "raters", "by scorers", "created", "id")
         empty = "No queues yet. `workbench rank create PROMPTS --variants NAME` samples answers for one."
-        out.print(table(columns, rows, empty=empty, right=columns[1:5]))
+        out.print(table(columns, rows, empty=empty, right=columns[1:6]))
 
     show(documents, human)
 
@@ -181,7 +191,12 @@ def score(
     ],
     json: Json = False,
 ) -> None:
-    """Let a scorer rank the queue instead of a person; kept apart, with the source `scorer`."""
+    """Let a scorer rank the queue. Its votes are kept apart, with the source `scorer`.
+
+    People are still handed every item, and progress, the leaderboard and agreement count people; `workbench leaderboard
+    --sources scorers` looks at a scorer's votes. `rank dataset` takes a scorer's rankings where no person ranked the
+    item.
+    """
     added = output.open_workspace().rank_by_scorer(queue, scorer)
     show({"ranked": added, "scorer": scorer}, lambda out: out.print(f"{added} items ranked by {plain(scorer)}."))
 
@@ -235,7 +250,8 @@ def dataset(
     queues: Queues,
     name: Annotated[str, typer.Option("--name", help="Name of the dataset; a known one gets a new version.")],
     kind: Annotated[
-        Literal["preferences", "examples"], typer.Option("--kind", help="Pairs, or the best answers to imitate.")
+        Literal["preferences", "labels", "examples"],
+        typer.Option("--kind", help="Pairs, answers labelled good or bad (for KTO), or the best ones to imitate."),
     ] = "preferences",
     scheme: Annotated[
         Literal["all", "adjacent"], typer.Option("--scheme", help="All pairs, or only those of adjacent places.")
@@ -243,10 +259,12 @@ def dataset(
     held_out: Annotated[float, typer.Option("--held-out", min=0, max=0.99, help=HELD_OUT_HELP)] = 0.1,
     json: Json = False,
 ) -> None:
-    """Make a dataset of rankings: preference pairs, or the best answers. New votes make a new version."""
+    """Make a dataset of rankings: pairs, labelled answers, or the best answers. New votes make a new version."""
     workspace = output.open_workspace()
     if kind == "preferences":
         built = workspace.build_preferences(queues, name, scheme=scheme, held_out=held_out)
+    elif kind == "labels":
+        built = workspace.build_labels(queues, name, held_out=held_out)
     else:
         built = workspace.build_examples(queues, name, held_out=held_out)
     rows = [
@@ -262,11 +280,23 @@ def leaderboard(
     queues: Annotated[
         list[str] | None, typer.Argument(metavar="[QUEUE…]", help="Queues; all that are not put away when left out.")
     ] = None,
+    sources: Annotated[
+        Sources | None,
+        typer.Option(
+            "--sources",
+            help="Whose votes; people's when left out, or scorers' where nobody else voted.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show which variant people prefer, how sure that is, and what speaks against trusting it."""
-    board = output.open_workspace().leaderboard(queues or None)
-    document = board.model_dump(mode="json") | {"conclusions": board.conclusions, "flagged": board.flagged}
+    board = output.open_workspace().leaderboard(queues or None, sources=sources)
+    document = board.model_dump(mode="json") | {
+        "conclusions": board.conclusions,
+        "flagged": board.flagged,
+        "made_by": board.made_by,
+    }
     show(document, lambda out: _print_board(out, board))
 
 
@@ -287,12 +317,13 @@ def _print_board(out: Console, board: Leaderboard) -> None:
     out.print(table(columns, rows, empty="", right=("rank", "strength", "comparisons", "won")))
     for sentence in board.conclusions:
         out.print(plain(sentence))
-    agreement = board.agreement
+    agreement, who = board.agreement, "scorers" if board.sources == "scorers" else "raters"
     first = board.positions[0].first if board.positions else None
     out.print(
         facts(
             [
-                ("votes", f"{board.votes:,} on {board.prompts:,} prompts by {len(board.raters)} raters"),
+                ("votes", f"{board.votes:,} on {board.prompts:,} prompts by {len(board.raters)} {who}"),
+                ("made", board.made_by or None),
                 ("raters agree", _interval(agreement.same)),
                 ("Krippendorff α", None if agreement.alpha_pairs is None else f"{agreement.alpha_pairs:.2f} on pairs"),
                 ("first displayed won", _interval(first)),
@@ -300,7 +331,8 @@ def _print_board(out: Console, board: Leaderboard) -> None:
         )
     )
     for note in board.notes:
-        out.print(plain(note))
+        if note != board.made_by:
+            out.print(plain(note))
 
 
 def _interval(told: Interval | None) -> str | None:

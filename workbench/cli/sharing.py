@@ -95,7 +95,9 @@ def _facts_of(node: Node) -> str:
         return f"{detail['run_kind']}, {detail['state']}, {detail['attempts']} attempt(s)"
     if node.kind == "queue":
         raters: Any = detail["raters"]
-        return f"{detail['votes']} votes by {', '.join(raters) or 'nobody yet'}"
+        scorers: Any = detail.get("scorers", {})
+        told = f"{detail['votes']} votes by {', '.join(raters) or 'nobody yet'}"
+        return told + (f", {sum(scorers.values())} by scorers" if scorers else "")
     digest = detail.get("adapter_digest") or detail.get("base_digest")
     return f"digest {str(digest)[:12]}" if digest else ""
 
@@ -106,12 +108,14 @@ def _into(found: Lineage, node_id: str) -> str:
 
 @lineage.command("manifest")
 def manifest(
-    variant: Annotated[str, typer.Argument(help="An adapter that was trained here.", show_default=False)],
+    variant: Annotated[
+        str, typer.Argument(help="An adapter or a reward model that was trained here.", show_default=False)
+    ],
     to: Annotated[Path | None, typer.Option("--to", help="File to write; printed when left out.")] = None,
     json: Json = False,
 ) -> None:
-    """Write down everything that is needed to make an adapter again."""
-    from workbench.runs.reproduce import write_manifest
+    """Write down everything that is needed to make an adapter or a reward model again."""
+    from workbench.runs.manifests import write_manifest
 
     made = output.open_workspace().manifest(variant)
     if to is not None:
@@ -128,8 +132,9 @@ def reproduce(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
     json: Json = False,
 ) -> None:
-    """Make the same adapter again from a manifest, and say whether it is the same."""
-    from workbench.runs.reproduce import is_same, read_manifest
+    """Make the same adapter or reward model again from a manifest, and say whether it is the same."""
+    from workbench.runs.manifests import read_manifest
+    from workbench.runs.reproduce import is_same, made_digest
 
     wanted = read_manifest(manifest)
     workspace = output.open_workspace()
@@ -147,16 +152,17 @@ def reproduce(
         return
     run = follow(workspace, run)
     check_finished(run)
+    made = "reward model" if wanted.kind == "reward" else "adapter"
     if not is_same(wanted, run):
         problem = RunProblem(
-            "the adapter is another one than the manifest's",
+            f"the {made} is another one than the manifest's",
             place=run.name,
-            value=str(run.result.get("adapter_digest"))[:16],
+            value=str(made_digest(run))[:16],
             remedy="`--check` says what differs from when it was made; it takes the same threads and packages.",
         )
         raise typer.Exit(output.tell_error(problem, more={"run": run, "findings": findings}))
     told = {"run": run.id, "same": True, "adapter_digest": wanted.adapter_digest, "findings": findings}
-    show(told, lambda out: out.print(f"The same adapter, digest {wanted.adapter_digest}."))
+    show(told, lambda out: out.print(f"The same {made}, digest {wanted.adapter_digest}."))
 
 
 def _finding_table(findings: list[Finding]) -> Any:

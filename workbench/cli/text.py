@@ -15,9 +15,9 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, plain, show, table
 from workbench.cli.runs import launched
 from workbench.errors import GenerationProblem, UsageError
-from workbench.evaluation.scorers import figure_title
 from workbench.evaluation.tasks import AnswerConfig
 from workbench.records import Completion, Sampling, Variant
+from workbench.scoring.scorers import figure_title
 from workbench.settings import typed_path
 
 if TYPE_CHECKING:

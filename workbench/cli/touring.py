@@ -34,9 +34,10 @@ def tour(options: dict[str, Any], json: Json = False) -> None:
 
 def _print_protocol(out: Console, told: Mapping[str, Any]) -> None:
     rankings, reward = told["rankings"], told["reward"]
+    rounds = f" in {len(told['rounds'])} rounds" if len(told.get("rounds") or ()) > 1 else ""
     out.print(
-        f"{rankings['rankings']} rankings of {rankings['answers']} answers by the scorer '{told['scorer']}', not by "
-        f"people: {rankings['pairs']} pairs to train on, {rankings['held_out_pairs']} held out."
+        f"{rankings['rankings']} rankings{rounds} of {rankings['answers']} answers by the scorer '{told['scorer']}', "
+        f"not by people: {rankings['pairs']} pairs to train on, {rankings['held_out_pairs']} held out."
     )
     out.print(f"Reward model on held-out pairs: {_accuracy(reward.get('accuracy'))} in the right order.")
     rows = [

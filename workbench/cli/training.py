@@ -13,10 +13,8 @@ from workbench.cli.options import with_config
 from workbench.cli.output import Json, facts, show, span
 from workbench.cli.runs import launched
 from workbench.errors import UsageError
-from workbench.runs.kinds import Kind, parse_config, training_kinds
+from workbench.runs.kinds import Kind, check_launch, parse_config, training_kinds
 from workbench.settings import typed_path
-from workbench.training.configs import TrainingConfig
-from workbench.training.rows import check_named
 
 if TYPE_CHECKING:
     from workbench.api import Workspace
@@ -92,8 +90,7 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
 
 def _show_plan(workspace: Workspace, kind: str, config: dict[str, Any]) -> None:
     checked = parse_config(kind, config)
-    if isinstance(checked, TrainingConfig):
-        check_named(workspace.store, checked)
+    check_launch(workspace.store, kind, checked)
     try:
         forecast = workspace.forecast(kind, checked)
     except UsageError as problem:  # the method has none

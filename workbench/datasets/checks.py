@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from workbench.datasets.render import Rendered, Renderer
 from workbench.errors import TemplateProblem
-from workbench.records import Example, Message, Payload, Preference, Prompt, Record, Row
+from workbench.records import Example, Labelled, Message, Payload, Preference, Prompt, Record, Row
 
 Severity = Literal["hard", "soft"]
 SHOWN_IDS = 20
@@ -66,7 +66,9 @@ class CheckReport(Record):
         return not any(finding.severity == "hard" for finding in self.findings)
 
 
-HARD_WHERE_ALL = ("equal_sides", "weightless", "opposed_sides", "asks_nothing", "no_room_to_answer")
+HARD_WHERE_ALL = (
+    "equal_sides", "weightless", "opposed_sides", "opposed_labels", "asks_nothing", "no_room_to_answer",
+)  # fmt: skip
 """Gates that are hard only where together they leave no row to learn from."""
 
 _GATES: dict[str, tuple[Severity, str, str]] = {
@@ -124,6 +126,16 @@ _GATES: dict[str, tuple[Severity, str, str]] = {
         "soft",
         "have the same two answers the other way round in another row: a tie, or raters who disagree",
         "Drop both where it was a tie; where more raters went one way, training follows them.",
+    ),
+    "opposed_labels": (
+        "soft",
+        "have an answer that another row calls the opposite: raters who disagree",
+        "Training weighs one against the other; where it is a mistake, correct or drop one of them.",
+    ),
+    "one_label": (
+        "soft",
+        "have the same label: there is no answer of the other kind, so the model is only pushed one way",
+        "Add answers of the other kind, or watch the samples closely.",
     ),
     "truncated_answer": (
         "soft",
@@ -200,6 +212,35 @@ class _Pairs:
         ]
 
 
+class _Labels:
+    """What is said of each answer to a prompt, remembered by digest."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, dict[bool, dict[str, float]]] = {}
+        self.counts = {True: 0, False: 0}
+        self.first: list[str] = []
+
+    def add(self, row_id: str, payload: Labelled, answer: Rendered) -> None:
+        self.counts[payload.label] += 1
+        if len(self.first) < SHOWN_IDS:
+            self.first.append(row_id)
+        sides = self.rows.setdefault(_digest(answer.ids), {True: {}, False: {}})
+        sides[payload.label][row_id] = payload.weight
+
+    def opposed(self) -> list[tuple[str, bool]]:
+        """Rows of which another says the opposite, and whether the weights of both sides cancel out."""
+        return [
+            (row, math.isclose(sum(sides[True].values()), sum(sides[False].values()), rel_tol=1e-9))
+            for sides in self.rows.values()
+            if sides[True] and sides[False]
+            for row in (*sides[True], *sides[False])
+        ]
+
+    def alike(self) -> bool:
+        """Whether several rows have a label, and all the same."""
+        return sum(self.counts.values()) > 1 and 0 in self.counts.values()
+
+
 def _digest(ids: Sequence[int]) -> bytes:
     return hashlib.blake2b(array("q", ids).tobytes(), digest_size=16).digest()
 
@@ -209,7 +250,8 @@ def check_rows(
 ) -> CheckReport:
     """Hold every gate against rows as they would be trained.
 
-    Examples are rendered as a whole; of a preference both answers are; a prompt is only asked.
+    Examples are rendered as a whole; of a preference both answers are, of a labelled row its one; a prompt is only
+    asked.
 
     Args:
         rows: of a version; read once, in order, none kept.
@@ -217,7 +259,7 @@ def check_rows(
         max_length: longest training row in tokens; None for no cut.
         silent: ids of further rows that ask nothing.
     """
-    tally, notes, pairs = _Tally(), dict[str, int](), _Pairs()
+    tally, notes, pairs, labels = _Tally(), dict[str, int](), _Pairs(), _Labels()
     control = re.compile("|".join(map(re.escape, renderer.control_tokens)) or r"(?!)")
     count = training = tokens = supervised = longest = 0
     for row in rows:
@@ -236,6 +278,8 @@ def check_rows(
             tally.add(gate, row.row_id)
         if isinstance(row.payload, Preference) and row.payload.weight > 0:
             pairs.add(row.row_id, row.payload.weight, *(one for _, one in rendered))
+        if isinstance(row.payload, Labelled):
+            labels.add(row.row_id, row.payload, rendered[0][1])
         for _, one in rendered:
             training += 1
             tokens += len(one.ids)
@@ -249,6 +293,10 @@ def check_rows(
         tally.add("asks_nothing", row_id)
     for row_id, cancelled in pairs.opposed():
         tally.add("opposed_sides", row_id, idle=cancelled)
+    for row_id, cancelled in labels.opposed():
+        tally.add("opposed_labels", row_id, idle=cancelled)
+    if labels.alike():
+        tally.counts["one_label"], tally.ids["one_label"] = sum(labels.counts.values()), labels.first
     return CheckReport(
         rows=count,
         training_rows=training,
@@ -294,7 +342,7 @@ def normal_prompt(row: Row) -> str:
 
 def asked_messages(payload: Payload) -> tuple[Message, ...]:
     """What a row asks: all turns before the last answer."""
-    if isinstance(payload, Preference):
+    if isinstance(payload, Preference | Labelled):
         return payload.prompt
     if isinstance(payload, Prompt):
         return payload.messages
@@ -324,6 +372,8 @@ def _messages(row: Row) -> tuple[Message, ...]:
     payload = row.payload
     if isinstance(payload, Preference):
         return (*payload.prompt, *payload.chosen, *payload.rejected)
+    if isinstance(payload, Labelled):
+        return (*payload.prompt, *payload.completion)
     return payload.messages
 
 
@@ -335,13 +385,14 @@ def _render(
     if isinstance(payload, Example):
         source = (payload.messages, payload.tools)
         return [(source, one) for one in renderer.render(payload.messages, payload.tools, max_length)]
-    if isinstance(payload, Preference):
+    if isinstance(payload, Preference | Labelled):
+        answers = (payload.chosen, payload.rejected) if isinstance(payload, Preference) else (payload.completion,)
         return [
             (
                 (payload.prompt + answer, None),
                 renderer.render_prompt_completion(payload.prompt, answer, None, max_length),
             )
-            for answer in (payload.chosen, payload.rejected)
+            for answer in answers
         ]
     ids = tuple(renderer.prompt_ids(payload.messages))
     bare = Rendered(ids, (False,) * len(ids), (), renderer.prompt_text(payload.messages), ())
@@ -366,9 +417,8 @@ def _gates(
             if max_length is not None and len(one.ids) >= max_length:
                 failed.add("no_room_to_answer")
         elif not one.supervised:
-            failed.add(
-                "prompt_too_long" if isinstance(payload, Preference) and one.cut_turns else "no_supervised_token"
-            )
+            after_prompt = isinstance(payload, Preference | Labelled)
+            failed.add("prompt_too_long" if after_prompt and one.cut_turns else "no_supervised_token")
         for span in one.spans:
             if not span.stops and span.turn not in one.cut_turns:
                 failed.add("end_of_turn_outside_loss")

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
+from workbench.datasets.formats import label_of
 from workbench.datasets.payloads import encode_payload, payload_from_plain, plain_message, plain_payload
 from workbench.datasets.readers import CELL_LIMIT
 from workbench.datasets.turns import CellProblem, check_turns, decode_cell, messages_of, required_text
 from workbench.errors import DataProblem, UsageError
-from workbench.records import DatasetKind, Example, Message, Payload, Preference
+from workbench.records import DatasetKind, Example, Labelled, Message, Payload, Preference
 
 TAG_LENGTH = 60
 
@@ -85,6 +86,9 @@ def check_payload(payload: Payload) -> list[Problem]:
                 problems += _check_messages((*payload.prompt, *answer), name, "assistant")
         if payload.chosen == payload.rejected:
             problems.append(Problem("", "both answers are the same", "Change one, or delete the row."))
+    elif isinstance(payload, Labelled):
+        problems += _check_messages(payload.prompt, "prompt", "user")
+        problems += [] if problems else _check_messages((*payload.prompt, *payload.completion), "answer", "assistant")
     else:
         problems += _check_messages(payload.messages, "", "assistant" if isinstance(payload, Example) else "user")
     if isinstance(payload, Example) and payload.tools is not None:
@@ -134,7 +138,8 @@ def payload_from_json(kind: DatasetKind, value: Any, *, place: str = "row") -> P
     Args:
         kind: what the dataset holds.
         value: an object with `messages` (and `tools`, `reference`), or `prompt`, `chosen`, `rejected` (text or turns,
-            and `weight`); `meta` beside them. Roles may go by the names that files have (human, gpt, …).
+            and `weight`), or `prompt`, `completion`, `label` (and `weight`); `meta` beside them. Roles may go by the
+            names that files have (human, gpt, …).
         place: how an error names the row.
 
     Raises:
@@ -142,7 +147,8 @@ def payload_from_json(kind: DatasetKind, value: Any, *, place: str = "row") -> P
     """
     if not isinstance(value, dict):
         raise DataProblem("a row is a JSON object", place=place, value=value, remedy='Write {"messages": […]}.')
-    parts = ("prompt", "chosen", "rejected") if kind == "preferences" else ("messages",)
+    of_kind = {"preferences": ("prompt", "chosen", "rejected"), "labels": ("prompt", "completion")}
+    parts = of_kind.get(kind, ("messages",))
     plain = dict(value)
     try:
         for name in parts:
@@ -156,6 +162,11 @@ def payload_from_json(kind: DatasetKind, value: Any, *, place: str = "row") -> P
                 plain[name] = messages_of(given, name)
         if "tools" in plain:
             plain["tools"] = decode_cell(plain["tools"], "tools")
+        if kind == "labels":
+            plain["label"] = label_of(plain.get("label"))
+            if plain["label"] is None:
+                what = "a row of labels needs 'label', true for a good answer or false for a bad one"
+                raise DataProblem(what, place=f"{place}, label", value=value.get("label"), remedy="Add it.")
     except CellProblem as problem:
         where = f"{place}, {problem.column}"
         raise DataProblem(problem.what, place=where, value=problem.value, remedy=problem.remedy) from problem
@@ -170,6 +181,8 @@ def payload_text(payload: Payload | None) -> str:
     groups: list[tuple[str, Sequence[Message]]]
     if isinstance(payload, Preference):
         groups = [("", payload.prompt), ("better ", payload.chosen), ("worse ", payload.rejected)]
+    elif isinstance(payload, Labelled):
+        groups = [("", payload.prompt), ("good " if payload.label else "bad ", payload.completion)]
     else:
         groups = [("", payload.messages)]
     for prefix, messages in groups:

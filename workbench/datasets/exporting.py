@@ -1,9 +1,10 @@
 """Export of a version to a file that other tools read and that imports again to identical rows.
 
-JSON Lines and Parquet hold `messages` (or `prompt`, `chosen`, `rejected`) as lists of role and content, the form that
-TRL takes. CSV holds `prompt` and `completion` where every row is one question with one answer, and JSON in its cells
-otherwise. Kept columns go into one `meta` column. Cells are written as they are: a cell that begins with `=`, `+`, `-`
-or `@` is text here, but a spreadsheet may take it for a formula; open untrusted CSV with import as text.
+JSON Lines and Parquet hold `messages`, or `prompt`, `chosen`, `rejected`, or `prompt`, `completion`, `label`, with
+conversations as lists of role and content: the forms that TRL takes. CSV holds `prompt` and `completion` as text where
+every row is one question with one answer, and JSON in its cells otherwise. Kept columns go into one `meta` column.
+Cells are written as they are: a cell that begins with `=`, `+`, `-` or `@` is text here, but a spreadsheet may take it
+for a formula; open untrusted CSV with import as text.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ BATCH = 1_000
 _COLUMNS: dict[DatasetKind, tuple[str, ...]] = {
     "instructions": ("messages", "tools", "meta"),
     "preferences": ("prompt", "chosen", "rejected", "weight", "meta"),
+    "labels": ("prompt", "completion", "label", "weight", "meta"),
     "prompts": ("messages", "reference", "meta"),
 }
-_TURN_COLUMNS = ("messages", "prompt", "chosen", "rejected")
+_TURN_COLUMNS = ("messages", "prompt", "chosen", "rejected", "completion")
 
 
 def export_version(store: Store, version: Version, path: str | Path, format: str | None = None) -> Path:
@@ -84,7 +86,7 @@ def _write_jsonl(store: Store, version: Version, path: Path) -> None:
 
 def _is_simple(plain: dict[str, Any]) -> bool:
     """Whether a row is one question with one answer and nothing else that two cells could not hold."""
-    turns = plain["messages"]
+    turns = _turns(plain)
     return (
         [turn["role"] for turn in turns] == ["user", "assistant"]
         and all(len(turn) == 2 and turn["content"].strip() for turn in turns)
@@ -93,18 +95,24 @@ def _is_simple(plain: dict[str, Any]) -> bool:
     )
 
 
+def _turns(plain: dict[str, Any]) -> list[dict[str, Any]]:
+    """The conversation of a row to imitate, or of an answer with a label."""
+    turns: list[dict[str, Any]] = plain["messages"] if "messages" in plain else plain["prompt"] + plain["completion"]
+    return turns
+
+
 def _write_csv(store: Store, version: Version, path: Path) -> None:
     kind = get_dataset(store, version.dataset_id).kind
     rows = _iter_plain(store, version)
-    simple = kind == "instructions" and all(map(_is_simple, rows))
-    columns = ("prompt", "completion", "meta") if simple else _COLUMNS[kind]
+    simple = kind in ("instructions", "labels") and all(map(_is_simple, rows))
+    columns = ("prompt", "completion", "meta") if simple and kind == "instructions" else _COLUMNS[kind]
     # The byte order mark tells spreadsheets, and our own reader, that this is UTF-8.
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for plain in _iter_plain(store, version):
             if simple:
-                plain["prompt"], plain["completion"] = (turn["content"] for turn in plain["messages"])
+                plain["prompt"], plain["completion"] = (turn["content"] for turn in _turns(plain))
             writer.writerow([_csv_cell(plain.get(column)) for column in columns])
 
 
@@ -133,6 +141,8 @@ def _write_parquet(store: Store, version: Version, path: Path) -> None:
     types = {column: turns if column in _TURN_COLUMNS else text for column in _COLUMNS[kind]}
     if "weight" in types:
         types["weight"] = pa.float64()
+    if "label" in types:
+        types["label"] = pa.bool_()
     schema = pa.schema(list(types.items()))
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
@@ -146,7 +156,7 @@ def _write_parquet(store: Store, version: Version, path: Path) -> None:
 
 
 def _parquet_cell(column: str, value: Any) -> Any:
-    if value is None or isinstance(value, str | float):
+    if value is None or isinstance(value, str | float | bool):
         return value
     if column in _TURN_COLUMNS:
         return [

@@ -1,4 +1,4 @@
-"""Formats: what a file's columns mean, and how a row becomes an example, a preference or a prompt.
+"""Formats: what a file's columns mean, and how a row becomes an example, a preference, a labelled answer or a prompt.
 
 One table, `FORMATS`; a new format is one entry. Each says which columns it needs (with the names they go by), how well
 a sample fits, and how one row becomes a plain payload (see `payloads`). How files are read is left to `readers`.
@@ -7,6 +7,7 @@ a sample fits, and how one row becomes a plain payload (see `payloads`). How fil
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
@@ -26,12 +27,18 @@ from workbench.datasets.turns import (
     text_of,
 )
 from workbench.errors import DataProblem, UsageError
-from workbench.records import DatasetKind, Payload
+from workbench.records import LEAST_WEIGHT, MOST_WEIGHT, DatasetKind, Payload
 
 META_LIMIT = 100_000
 """Longest text of one kept column, in characters; what is longer is not kept."""
 NO_INPUT = {"<noinput>", "<no input>"}
 """What the Self-Instruct and Alpaca files write where a task has no input."""
+
+LABEL_COLUMNS = ("label", "desirable", "is_desirable", "thumbs", "thumbs_up", "feedback")
+"""Names of columns that may tell a good answer from a bad one; what stands in them decides."""
+GOOD_WORDS = frozenset({"true", "1", "yes", "good", "desirable", "chosen", "up", "thumbs up", "thumbsup", "👍"})
+BAD_WORDS = frozenset({"false", "0", "no", "bad", "undesirable", "rejected", "down", "thumbs down", "thumbsdown", "👎"})
+"""How files say that an answer is good or bad, letter case aside and words joined by `_` or `-` taken apart."""
 
 Mapped = dict[str, str]
 """Field of a format → column of the file."""
@@ -155,6 +162,22 @@ def detect_format(
     if best is None:
         raise _unknown_format(columns, candidates, mapping, place)
     return best[1]
+
+
+def overlooked_label(reading: Reading, sample: Sequence[Mapping[str, Any]]) -> str:
+    """The column that calls some rows bad which this reading would make examples to imitate; empty where none does.
+
+    Args:
+        reading: format and columns.
+        sample: the first rows.
+    """
+    if reading.format.kind != "instructions":
+        return ""
+    for column in dict.fromkeys(column for row in sample for column in row if column not in reading.taken):
+        said = [label_of(row[column]) for row in sample if not is_missing(row.get(column))]
+        if column.strip().lower() in LABEL_COLUMNS and False in said and 2 * said.count(None) <= len(said):
+            return column
+    return ""
 
 
 def _required(known: Format) -> set[str]:
@@ -355,16 +378,51 @@ def _preference(row: Mapping[str, Any], mapped: Mapped) -> dict[str, Any]:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "weight": _weight(row, mapped)}
 
 
+def label_of(value: object) -> bool | None:
+    """Whether a cell says good (True), bad (False), or neither of the two (None)."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return bool(value) if value in (0, 1) else None
+    if not isinstance(value, str):
+        return None
+    # A thumb may come in a skin colour, or with the mark that asks for a picture.
+    word = "".join(character for character in value if not ("🏻" <= character <= "🏿" or character == "\ufe0f"))
+    word = re.sub(r"(?<=\w)[_\s-]+(?=\w)", " ", word.strip().casefold())
+    return True if word in GOOD_WORDS else False if word in BAD_WORDS else None
+
+
+def _labelled(row: Mapping[str, Any], mapped: Mapped) -> dict[str, Any]:
+    prompt = _with_system(_either(row.get(mapped["prompt"]), mapped["prompt"], "user"), row, mapped)
+    completion = _either(row.get(mapped["completion"]), mapped["completion"], "assistant")
+    require_turns(prompt, mapped["prompt"], ends_with="user")
+    require_turns(prompt + completion, mapped["completion"], ends_with="assistant")
+    value = row.get(mapped["label"])
+    label = label_of(value)
+    if label is None:
+        what = "empty" if is_missing(value) or value == "" else "does not say whether the answer is good or bad"
+        raise CellProblem(
+            mapped["label"], what, value, "Write true or false (or 1 or 0, good or bad), or drop the row."
+        )
+    weight = _weight(row, mapped)
+    if weight == 0:
+        raise CellProblem(mapped["weight"], "is 0, so nothing is learned from it", 0, "Give a weight, or drop the row.")
+    return {"prompt": prompt, "completion": completion, "label": label, "weight": weight}
+
+
 def _weight(row: Mapping[str, Any], mapped: Mapped) -> float:
     value = row.get(mapped["weight"]) if "weight" in mapped else None
-    if is_missing(value) or value == "":
+    if value is None or value == "":
         return 1.0
     try:
-        weight = float(value)  # type: ignore[arg-type]
+        weight = -1.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         weight = -1.0
-    if not 0 <= weight < float("inf"):
-        raise CellProblem(mapped["weight"], "is not a weight of 0 or more", value, "Make it a number, or empty it.")
+    if weight != 0 and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:  # NaN is neither
+        raise CellProblem(
+            mapped["weight"], f"is no weight: 0, or from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}", value,
+            "Make it a number in these bounds, or empty it.",
+        )  # fmt: skip
     return weight
 
 
@@ -440,6 +498,12 @@ def _fits_prompt(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mappin
     return 0.0 if nested else 0.5 * _share(cells, lambda cell: not isinstance(cell, list | dict))
 
 
+def _fits_labels(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> float:
+    # A label may as well be a topic: half of them must say good or bad.
+    said = _share(_cells(mapped, "label", sample), lambda cell: label_of(cell) is not None)
+    return 1.0 if said >= 0.5 else 0.0
+
+
 _SYSTEM = FormatField("system", ("system", "system_prompt", "system_message"), required=False)
 _TOOLS = FormatField("tools", ("tools", "functions"), required=False)
 _INPUT = FormatField("input", ("input", "context"), required=False)
@@ -483,6 +547,17 @@ FORMATS: tuple[Format, ...] = (
             _SYSTEM,
         ),
         _fits_columns(1.0), _preference,
+    ),
+    Format(
+        "labels", "labels", "prompt, completion (text or turns) and label, true for a good answer, false for a bad one",
+        (
+            FormatField("prompt", ("prompt",)),
+            FormatField("completion", ("completion", "response", "output", "answer")),
+            FormatField("label", LABEL_COLUMNS),
+            FormatField("weight", ("weight",), required=False),
+            _SYSTEM,
+        ),
+        _fits_labels, _labelled,
     ),
     Format(
         "prompts", "prompts", "prompt (or instruction, question, text), perhaps reference",

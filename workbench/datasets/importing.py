@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import Field, JsonValue
 
 from workbench.datasets.bulk import Block, fits_bulk, iter_blocks
 from workbench.datasets.correcting import CorrectedRows, Corrections, editable
-from workbench.datasets.formats import Reading, convert_row, detect_format
+from workbench.datasets.formats import Reading, convert_row, detect_format, overlooked_label
 from workbench.datasets.payloads import encode_plain, payload_from_plain
 from workbench.datasets.readers import RowProblem, Source, SourceRow, open_source, read_rows, shorten
 from workbench.datasets.segments import disk_told
@@ -40,7 +41,7 @@ PREVIEW_ROWS = 1_000
 SHOWN_PROBLEMS = 200
 """Problems that a preview lists."""
 
-FormatName = Literal["auto", "alpaca", "sharegpt", "messages", "prompt_completion", "preference", "prompts"]
+FormatName = Literal["auto", "alpaca", "sharegpt", "messages", "prompt_completion", "preference", "labels", "prompts"]
 
 
 class ImportConfig(RunConfig):
@@ -104,6 +105,8 @@ class ImportPreview(Record):
     """Rows with listed problems by their number, whole, so that they can be corrected; too long ones are left out."""
     difficulty: str = ""
     """Why no format fits, with the remedy; empty when one does."""
+    warnings: tuple[str, ...] = ()
+    """What would be imported all the same, but should be read before."""
 
 
 def preview(
@@ -143,12 +146,15 @@ def preview(
         difficulty = problem.sentence()
     problems: list[RowProblem] = [row.problem for row in rows if row.problem] if reading is None else []
     samples: list[Payload] = []
+    labels: Counter[bool] = Counter()
     for row in rows if reading else ():
         assert reading is not None
         found = _take(reading, row)
         if isinstance(found, RowProblem):
             problems.append(found)
-        elif len(samples) < limit:
+            continue
+        labels.update([found["label"]] if "label" in found else [])
+        if len(samples) < limit:
             samples.append(payload_from_plain(reading.format.kind, found))
     return ImportPreview(
         file=source.title,
@@ -168,7 +174,31 @@ def preview(
         rows_estimate=len(rows) if whole else source.rows or _estimate(source, rows),
         exact=whole or source.rows is not None,
         difficulty=difficulty,
+        warnings=_warnings(reading, [row.values for row in rows if not row.problem], labels) if reading else (),
     )
+
+
+def _warnings(reading: Reading, sample: Sequence[Mapping[str, Any]], labels: Mapping[bool, int]) -> tuple[str, ...]:
+    """What a person should read before training on the rows.
+
+    Args:
+        reading: format and columns.
+        sample: the first rows.
+        labels: number of good and bad answers among the rows looked at.
+    """
+    found = []
+    if column := overlooked_label(reading, sample):
+        found.append(
+            f"The column '{column}' calls some of these answers bad, but as {reading.format.kind} all of them become "
+            "examples to imitate. Choose the format labels to keep good and bad apart."
+        )
+    if len(labels) == 1:
+        good = True in labels
+        found.append(
+            f"All {labels[good]:,} answers are labelled {'good' if good else 'bad'}: KTO learns from both kinds, and "
+            "from one alone it is only pushed one way."
+        )
+    return tuple(found)
 
 
 def _bad_rows(rows: list[SourceRow], problems: list[RowProblem]) -> dict[str, dict[str, JsonValue]]:
@@ -244,7 +274,7 @@ def import_file(config: ImportConfig, job: Job) -> dict[str, Any]:
         job: the run; `problems.csv` and `bad_rows.jsonl` are written to its folder where there are problems.
 
     Returns:
-        dataset_id, version_id, rows, problems (count), bad_rows_path, problems_path, format, kind, seconds.
+        dataset_id, version_id, rows, problems (count), bad_rows_path, problems_path, format, kind, warnings, seconds.
 
     Raises:
         DataProblem: the file cannot be read, no format fits, or rows have problems and `keep_good` is off.
@@ -289,6 +319,9 @@ def import_file(config: ImportConfig, job: Job) -> dict[str, Any]:
                 message=f"Imported {source.path.name}",
                 provenance=_provenance(config, source, reading, bad, job),
             )
+    warnings = list(_warnings(reading, good, take.labels))
+    for warning in warnings:
+        job.log(warning)
     return {
         "dataset_id": dataset.id,
         "version_id": version.id,
@@ -298,6 +331,7 @@ def import_file(config: ImportConfig, job: Job) -> dict[str, Any]:
         "problems_path": str(bad.problems_path) if bad.count else None,
         "format": reading.format.name,
         "kind": reading.format.kind,
+        "warnings": warnings,
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -332,6 +366,8 @@ class _Taking:
     ) -> None:
         self._reading, self._writer, self._bad, self._job = reading, writer, bad, job
         self._total, self._keep_good, self._seen = total, keep_good, 0
+        self.labels: Counter[bool] = Counter()
+        """How many answers are labelled good and bad."""
 
     def told(self, *, whole: bool = False) -> None:
         """Tell how far it is, and end here when asked to."""
@@ -361,6 +397,8 @@ class _Taking:
                 except DataProblem as problem:
                     plain = _not_storable(row, problem)
                 else:
+                    if "label" in plain:
+                        self.labels[plain["label"]] += 1
                     if self._keep_good or not self._bad.count:
                         self._writer.add_encoded(text, row_hash)
             if isinstance(plain, RowProblem):

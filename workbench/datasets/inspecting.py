@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from workbench.datasets.render import Chip, Renderer
-from workbench.records import Example, Payload, Preference, Record
+from workbench.records import Example, Labelled, Payload, Preference, Record
 
 
 class InspectedRow(Record):
@@ -30,7 +30,7 @@ class InspectedRow(Record):
 
 
 def inspect_payload(payload: Payload, renderer: Renderer) -> list[InspectedRow]:
-    """The training rows of a payload as chips: those of an example, or the two sides of a preference.
+    """The training rows of a payload as chips: those of an example, a labelled answer, or both sides of a preference.
 
     A prompt has one row without a supervised token.
 
@@ -40,6 +40,9 @@ def inspect_payload(payload: Payload, renderer: Renderer) -> list[InspectedRow]:
     if isinstance(payload, Preference):
         sides = (("Chosen", payload.chosen), ("Rejected", payload.rejected))
         rendered = [(title, renderer.render_prompt_completion(payload.prompt, side)) for title, side in sides]
+    elif isinstance(payload, Labelled):
+        title = "Good answer" if payload.label else "Bad answer"
+        rendered = [(title, renderer.render_prompt_completion(payload.prompt, payload.completion))]
     else:
         tools = payload.tools if isinstance(payload, Example) else None
         rows = renderer.render(payload.messages, tools)

@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from workbench.errors import DataProblem
-from workbench.records import PAYLOADS, DatasetKind, Example, Message, Payload, Preference, Prompt
+from workbench.records import PAYLOADS, DatasetKind, Example, Labelled, Message, Payload, Preference, Prompt
 
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-_KIND_OF: dict[type, DatasetKind] = {Example: "instructions", Preference: "preferences", Prompt: "prompts"}
+_KIND_OF: dict[type, DatasetKind] = {payload: kind for kind, payload in PAYLOADS.items()}
 
 
 def kind_of(payload: Payload) -> DatasetKind:
@@ -44,6 +44,13 @@ def plain_payload(payload: Payload) -> dict[str, Any]:
             "prompt": [plain_message(message) for message in payload.prompt],
             "chosen": [plain_message(message) for message in payload.chosen],
             "rejected": [plain_message(message) for message in payload.rejected],
+            "weight": payload.weight,
+        }
+    elif isinstance(payload, Labelled):
+        plain = {
+            "prompt": [plain_message(message) for message in payload.prompt],
+            "completion": [plain_message(message) for message in payload.completion],
+            "label": payload.label,
             "weight": payload.weight,
         }
     else:
@@ -120,7 +127,7 @@ def prompt_text(payload: Payload) -> str:
 
     Rows with equal prompt text count as the same question for splits and duplicate counts.
     """
-    messages = payload.prompt if isinstance(payload, Preference) else payload.messages
+    messages = payload.prompt if isinstance(payload, Preference | Labelled) else payload.messages
     words: list[str] = []
     for message in messages:
         if message.role == "assistant":

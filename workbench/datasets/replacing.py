@@ -14,7 +14,7 @@ from pydantic import Field
 
 from workbench.datasets.editing import check_payload
 from workbench.errors import UsageError
-from workbench.records import Message, Payload, Preference, Prompt, Record
+from workbench.records import Labelled, Message, Payload, Preference, Prompt, Record
 
 Scope = Literal["all", "assistant", "user", "system"]
 SCOPES: tuple[Scope, ...] = ("all", "assistant", "user", "system")
@@ -190,6 +190,8 @@ def replace_in(payload: Payload, replace: Replace, scope: Scope) -> tuple[Payloa
             "chosen": turns(payload.chosen, "better answer, "),
             "rejected": turns(payload.rejected, "worse answer, "),
         }
+    elif isinstance(payload, Labelled):
+        update = {"prompt": turns(payload.prompt, ""), "completion": turns(payload.completion, "answer, ")}
     else:
         update = {"messages": turns(payload.messages, "")}
         if isinstance(payload, Prompt) and payload.reference is not None and scope == "all":

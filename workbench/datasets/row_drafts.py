@@ -18,11 +18,11 @@ from pydantic import Field, JsonValue, ValidationError
 from workbench.datasets.editing import Problem, check_payload, clean_tags, tags_of
 from workbench.datasets.merging import Change, Choice
 from workbench.errors import UsageError
-from workbench.records import ROLES, DatasetKind, Example, Message, Payload, Preference, Prompt, Record
+from workbench.records import ROLES, DatasetKind, Example, Labelled, Message, Payload, Preference, Prompt, Record
 from workbench.store.database import Store
 from workbench.store.drafts import change_draft, drop_drafts, list_drafts, load_draft, save_drafts
 
-Group = Literal["turns", "chosen", "rejected"]
+Group = Literal["turns", "chosen", "rejected", "completion"]
 PREFIX = "craft"
 NEW = "new-"
 """How row keys begin of rows that no version has yet."""
@@ -56,12 +56,16 @@ class RowDraft(Record):
     """The better answer of a preference."""
     rejected: tuple[TurnDraft, ...] = ()
     """The worse answer of a preference."""
+    completion: tuple[TurnDraft, ...] = ()
+    """The answer that a label is about."""
+    label: bool = True
+    """Whether that answer is a good one."""
     tools: str = ""
     """Tool definitions as JSON text; empty for none."""
     reference: str | None = None
     """A prompt's reference answer."""
     weight: float = 1.0
-    """A preference's weight."""
+    """A preference's or a label's weight."""
     tags: tuple[str, ...] = ()
     """A person's labels; stored as `meta.tags`."""
     meta: dict[str, JsonValue] = {}
@@ -106,6 +110,8 @@ def blank_row(kind: DatasetKind) -> RowDraft:
         return RowDraft(turns=(asked, answer))
     if kind == "prompts":
         return RowDraft(turns=(asked,))
+    if kind == "labels":
+        return RowDraft(turns=(asked,), completion=(answer,))
     return RowDraft(turns=(asked,), chosen=(answer,), rejected=(TurnDraft(role="assistant"),))
 
 
@@ -116,6 +122,11 @@ def draft_row(payload: Payload) -> RowDraft:
         return RowDraft(
             turns=_draft_turns(payload.prompt, "t"), chosen=_draft_turns(payload.chosen, "c"),
             rejected=_draft_turns(payload.rejected, "r"), weight=payload.weight, meta=meta, tags=tags,
+        )  # fmt: skip
+    if isinstance(payload, Labelled):
+        return RowDraft(
+            turns=_draft_turns(payload.prompt, "t"), completion=_draft_turns(payload.completion, "a"),
+            label=payload.label, weight=payload.weight, meta=meta, tags=tags,
         )  # fmt: skip
     tools = payload.tools if isinstance(payload, Example) else None
     reference = payload.reference if isinstance(payload, Prompt) else None
@@ -171,6 +182,11 @@ def read_row_draft(kind: DatasetKind, row: RowDraft) -> tuple[Payload | None, li
                 prompt=tuple(groups["turns"]), chosen=tuple(groups["chosen"]), rejected=tuple(groups["rejected"]),
                 weight=row.weight, meta=meta,
             )  # fmt: skip
+        elif kind == "labels":
+            payload = Labelled(
+                prompt=tuple(groups["turns"]), completion=tuple(groups["completion"]), label=row.label,
+                weight=row.weight, meta=meta,
+            )  # fmt: skip
         elif kind == "prompts":
             payload = Prompt(messages=tuple(groups["turns"]), reference=row.reference, meta=meta)
         else:
@@ -191,6 +207,8 @@ def _groups(kind: DatasetKind, row: RowDraft) -> list[tuple[Group, str, tuple[Tu
             ("turns", "prompt", row.turns), ("chosen", "better answer", row.chosen),
             ("rejected", "worse answer", row.rejected),
         ]  # fmt: skip
+    if kind == "labels":
+        return [("turns", "prompt", row.turns), ("completion", "answer", row.completion)]
     return [("turns", "", row.turns)]
 
 

@@ -36,13 +36,15 @@ class Statistics(Record):
     rows: int
     """Number of rows."""
     turns: int
-    """Turns in all rows; of a preference: prompt and both answers."""
+    """Turns in all rows; of a preference: prompt and both answers; of an answer with a label: both."""
     characters: Spread
     """Characters of all turns of a row."""
     words: Spread
     """Words of all turns of a row, split at spaces."""
     answer_characters: Spread
     """Characters of the assistant turns of a row; of a preference: of the better answer."""
+    good: int | None = None
+    """Rows whose answer is told good, where rows are answers with a label; None for other kinds."""
     empty: int
     """Turns without text that call no tool."""
     multi_turn: int
@@ -62,17 +64,21 @@ _SHAPE: dict[DatasetKind, str] = {
     "instructions": f'{{"messages":[{_TURN}]}}',
     "prompts": f'{{"messages":[{_TURN}]}}',
     "preferences": f'{{"prompt":[{_TURN}],"chosen":[{_TURN}],"rejected":[{_TURN}]}}',
+    "labels": f'{{"prompt":[{_TURN}],"completion":[{_TURN}]}}',
 }
 _TURNS: dict[DatasetKind, str] = {
     "instructions": "row.messages",
     "prompts": "row.messages",
     "preferences": "list_concat(row.prompt, row.chosen, row.rejected)",
+    "labels": "list_concat(row.prompt, row.completion)",
 }
 _ANSWERS: dict[DatasetKind, str] = {
     "instructions": "list_filter(row.messages, lambda t: t.role = 'assistant')",
     "prompts": "list_filter(row.messages, lambda t: t.role = 'assistant')",
     "preferences": "row.chosen",
+    "labels": "row.completion",
 }
+_GOOD = "SELECT count(*) FILTER (json_extract(payload, '$.label') = 'true') FROM version_rows"
 _EVEN = "translate({}, e'\\n\\t\\r', '   ')"
 """Other spaces as plain ones, which is much faster than a pattern."""
 
@@ -127,6 +133,7 @@ def _describe(folder: Path, version_id: str, manifest: Manifest, kind: DatasetKi
     with duck(folder, manifest) as connection:
         found: Any = connection.execute(query).fetchone()
         columns = {key: count for key, count in connection.execute(meta).fetchall()}
+        good = connection.execute(_GOOD).fetchone() if kind == "labels" else None
     rows, turns, empty, multi_turn, with_system, repeated_prompts, repeated_rows, *spreads = (
         int(x or 0) for x in found
     )
@@ -136,6 +143,7 @@ def _describe(folder: Path, version_id: str, manifest: Manifest, kind: DatasetKi
         characters=_spread(spreads[0:3]),
         words=_spread(spreads[3:6]),
         answer_characters=_spread(spreads[6:9]),
+        good=int(good[0]) if good else None,
         empty=empty,
         multi_turn=multi_turn,
         with_system=with_system,

@@ -494,6 +494,7 @@ TEXT_PATHS = (
     "$.prompt[*].content",
     "$.chosen[*].content",
     "$.rejected[*].content",
+    "$.completion[*].content",
     "$.reference",
     "$.meta.*",
 )

@@ -1,8 +1,8 @@
 """The demo's page in Gradio: side by side, blind arena, or both. Imported by the demo's worker alone.
 
 What a model, a visitor or the demo's owner wrote is shown as text: in text boxes, in labels, or escaped where Gradio
-reads Markdown. Gradio's HTML component is not used: it evaluates templates in the browser, which the page's content
-policy forbids. Refusals before an answer are errors that a program sees too; what goes wrong later is told in words.
+reads Markdown or HTML. Gradio's HTML component is not used: it evaluates templates in the
+browser, which the page's content policy forbids. What happens behind the page is `desk`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,24 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-import time
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 from gradio.events import api
 
-from workbench.demo.arena import CHOICES, Arena
-from workbench.demo.compare import Asker, Pane, told_waiting
-from workbench.demo.configs import DemoConfig
-from workbench.demo.limits import Limits, Refused, check_prompt
-from workbench.errors import WorkbenchError
-from workbench.records import Variant
+from workbench.demo.arena import CHOICES
+from workbench.demo.conversation import Turn
+from workbench.demo.desk import Desk, visitor_of
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
-MOST_VISITORS = 100_000
 ANSWER_LINES = 24
+CHAT_HEIGHT = "clamp(240px, 42vh, 620px)"
 CSS = """
 footer { display: none !important; }
 .gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
+.chat button[aria-label="Clear"] { display: none; }
 .status, .status textarea { border: none !important; background: transparent !important; box-shadow: none !important; }
 @media (max-width: 640px) { .votes button { min-height: 48px; } }
 """
@@ -43,6 +39,11 @@ def plain(text: str) -> str:
     """Text for a place that reads Markdown, so that it shows as written; line breaks stay."""
     lines = (_PUNCTUATION.sub(r"\\\1", line.strip()) for line in text.strip().splitlines())
     return "  \n".join(lines)
+
+
+def literal(text: str) -> str:
+    """Text for a chat, which reads HTML even where it renders no Markdown, so that it shows as written."""
+    return html.escape(text, quote=False)
 
 
 def make_theme() -> Any:
@@ -58,122 +59,6 @@ def make_theme() -> Any:
         button_primary_background_fill_dark="#0F766E",
         button_primary_text_color="white",
     )
-
-
-class Desk:
-    """What the page's handlers share: limits, models, votes, and counts of use.
-
-    Args:
-        config: the demo.
-        variants: who answers, in the order shown.
-        asker: puts questions.
-        arena: keeps votes.
-        limits: admits questions.
-    """
-
-    def __init__(
-        self, config: DemoConfig, variants: Sequence[Variant], asker: Asker, arena: Arena, limits: Limits
-    ) -> None:
-        self.config = config
-        self.variants = tuple(variants)
-        self.asker = asker
-        self.arena = arena
-        self.limits = limits
-        self.questions = 0
-        self._seen: OrderedDict[str, None] = OrderedDict()
-
-    @property
-    def visitors(self) -> int:
-        """Browser sessions that asked something."""
-        return len(self._seen)
-
-    @contextmanager
-    def taken(self, prompt: str, request: gr.Request) -> Iterator[tuple[str, str]]:
-        """Admit a question while the body runs: the checked prompt and the visitor.
-
-        Raises:
-            gr.Error: it is refused; the words are for the visitor.
-        """
-        client, visitor = client_of(request), visitor_of(request)
-        with told():
-            text = check_prompt(prompt, self.config.max_prompt_chars)
-            self.limits.enter(client)
-        try:
-            self.questions += 1
-            self._seen[visitor] = None
-            while len(self._seen) > MOST_VISITORS:
-                self._seen.popitem(last=False)
-            yield text, visitor
-        finally:
-            self.limits.leave(client)
-
-    async def compare(self, prompt: str, request: gr.Request) -> AsyncGenerator[tuple[str, ...]]:
-        """Every variant's answer, in order, and what is going on."""
-        began = time.monotonic()
-        with self.taken(prompt, request) as (text, _):
-            panes: list[Pane] = []
-            async with aclosing(self.asker.ask(self.variants, text, self.config.sampling())) as answers:
-                async for panes in answers:
-                    yield (*(pane.shown() for pane in panes), told_waiting(panes, began))
-            yield (*(pane.shown() for pane in panes), _summary(panes, began))
-
-    async def battle(self, prompt: str, request: gr.Request) -> AsyncGenerator[tuple[str, str, str]]:
-        """Two unnamed answers, and what is going on."""
-        began = time.monotonic()
-        with self.taken(prompt, request) as (text, visitor):
-            self.arena.forget(visitor)
-            pair = self.arena.draw(self.variants)
-            panes: list[Pane] = []
-            async with aclosing(self.asker.ask(pair, text, self.config.sampling())) as answers:
-                async for panes in answers:
-                    yield panes[0].text, panes[1].text, told_waiting(panes, began)
-            status = "Which answer is better?"
-            try:
-                status = f"{status} {self.arena.begin(visitor, panes)}".strip()
-            except Refused as refusal:
-                status = str(refusal)
-            yield panes[0].text, panes[1].text, status
-
-    def vote(self, choice: str, request: gr.Request) -> tuple[str, str, str]:
-        """Store a vote: both names and a sentence."""
-        with told():
-            battle = self.arena.vote(visitor_of(request), choice)
-        names = battle.names
-        sentence = f"Thank you: {battle.choice}. A was {names[0]}, B was {names[1]}."
-        return names[0], names[1], sentence
-
-
-def _summary(panes: Sequence[Pane], began: float) -> str:
-    if not panes or not any(pane.good for pane in panes):
-        return "No whole answer. Ask again in a moment."
-    told = []
-    for pane in panes:
-        if pane.completion is not None:
-            cut = " (cut at the limit)" if pane.completion.finish_reason == "length" else ""
-            told.append(f"{pane.variant.name} {pane.completion.tokens}{cut}")
-    return f"{time.monotonic() - began:.1f} s. Tokens: {', '.join(told)}."
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Turn a refusal into the error that Gradio shows in the page and passes to programs."""
-    try:
-        yield
-    except Refused as refusal:
-        raise gr.Error(html.escape(str(refusal)), title="Not now", print_exception=False) from refusal
-    except WorkbenchError as error:
-        words = f"That did not work: {error.what}. Try again in a moment."
-        raise gr.Error(html.escape(words), print_exception=False) from error
-
-
-def client_of(request: gr.Request) -> str:
-    """The address that a request came from."""
-    return str(request.client.host) if request.client else "unknown"
-
-
-def visitor_of(request: gr.Request) -> str:
-    """The browser session of a request."""
-    return str(request.session_hash or client_of(request))
 
 
 def build(desk: Desk) -> Any:
@@ -197,12 +82,18 @@ def build(desk: Desk) -> Any:
             _arena(desk)
         else:
             _compare(desk)
+
+        async def close(request: gr.Request) -> None:
+            desk.start_anew(request)
+
+        page.unload(close)
     # Own limits refuse first and in words; this bound only keeps what waits for a handler small.
     page.queue(max_size=200, default_concurrency_limit=None, api_open=False)
     return page
 
 
-def _question(desk: Desk, label: str) -> tuple[Any, Any, Any]:
+def _question(desk: Desk, label: str, *more: str) -> tuple[Any, ...]:
+    """The box for a question; buttons that ask and stop, and further ones."""
     config = desk.config
     prompt = gr.Textbox(
         label="Your question",
@@ -214,10 +105,10 @@ def _question(desk: Desk, label: str) -> tuple[Any, Any, Any]:
     )
     with gr.Row():
         ask = gr.Button(label, variant="primary", min_width=120)
-        stop = gr.Button("Stop", min_width=80, scale=0)
+        others = [gr.Button(name, min_width=80 if len(name) < 8 else 190, scale=0) for name in ("Stop", *more)]
     if config.examples:
         gr.Examples([[example] for example in config.examples], [prompt], label="Try", api_visibility="private")
-    return prompt, ask, stop
+    return prompt, ask, *others
 
 
 def _answer_box(label: str) -> Any:
@@ -229,28 +120,84 @@ def _status() -> Any:
     return gr.Textbox(label="Status", interactive=False, **look)
 
 
+def _chat(name: str) -> Any:
+    return gr.Chatbot(
+        label=name,
+        height=CHAT_HEIGHT,  # follows what is written to the bottom, which a largest height alone does not
+        min_width=280,
+        buttons=[],  # its copy button would copy what `literal` made of the text
+        layout="bubble",
+        render_markdown=False,
+        latex_delimiters=[],
+        allow_file_downloads=False,
+        group_consecutive_messages=False,
+        feedback_options=None,
+        placeholder="Answers appear here.",
+        elem_classes=["chat"],
+    )
+
+
+def _messages(turns: Sequence[Turn], number: int, *, writing: bool) -> list[dict[str, str]]:
+    """What one model's chat shows; while the last answer is being written, dots stand where there is none yet."""
+    told = []
+    for place, turn in enumerate(turns):
+        waits = writing and place == len(turns) - 1 and not turn.answers[number] and not turn.notes[number]
+        told.append({"role": "user", "content": literal(turn.question)})
+        told.append({"role": "assistant", "content": "…" if waits else literal(turn.shown(number))})
+    return told
+
+
 def _compare(desk: Desk) -> None:
-    prompt, ask, stop = _question(desk, "Ask")
+    prompt, ask, stop, anew = _question(desk, "Ask", "New conversation")
     status = _status()
     with gr.Row():
-        boxes = [_answer_box(variant.name) for variant in desk.variants]
+        chats = [_chat(variant.name) for variant in desk.variants]
 
-    async def compare(question: str, request: gr.Request) -> AsyncGenerator[tuple[str, ...]]:
-        """Ask every model the same question; their answers in order, then a line about how it went."""
-        async with aclosing(desk.compare(question, request)) as steps:
-            async for step in steps:
-                yield step
+    async def converse(question: str, request: gr.Request) -> AsyncGenerator[list[Any]]:
+        asked = False
+        async with aclosing(desk.converse(question, request)) as steps:
+            async for turns, writing, words in steps:
+                # The question leaves its box once it is taken, and comes back where nobody answered it.
+                box: Any = gr.skip() if asked else ""
+                if not writing and not turns[-1].answered:
+                    box = question
+                shown = [_messages(turns, number, writing=writing) for number in range(len(chats))]
+                yield [box, *shown, words]
+                asked = True
+
+    async def clear(request: gr.Request) -> list[Any]:  # not on a thread: conversations take no locks
+        desk.start_anew(request)
+        return [*([] for _ in chats), ""]
 
     asked = gr.on(
         [ask.click, prompt.submit],
-        compare,
+        converse,
         [prompt],
-        [*boxes, status],
-        api_name="compare",
+        [prompt, *chats, status],
+        api_visibility="private",
         show_progress="hidden",
         concurrency_limit=None,
     )
     stop.click(None, cancels=[asked], api_visibility="private")
+    anew.click(
+        clear, None, [*chats, status], cancels=[asked], queue=False, api_visibility="private", show_progress="hidden"
+    )
+    _compare_for_programs(desk)
+
+
+def _compare_for_programs(desk: Desk) -> None:
+    async def compare(question: str, request: gr.Request, history: list | None = None):  # type: ignore[no-untyped-def,type-arg]  # noqa: ANN202
+        """Ask every model the same question; their answers in order, then a line about how it went.
+
+        history: earlier turns as [question, [answer of each model in order]], oldest first; each model is told its own.
+        """
+        async with aclosing(desk.compare(question, history, request)) as steps:
+            async for step in steps:
+                yield step
+
+    # Gradio reads the outputs from the annotation, and how many there are depends on the variants.
+    compare.__annotations__["return"] = tuple[(str,) * (len(desk.variants) + 1)]  # type: ignore[misc]
+    api(compare, api_name="compare", concurrency_limit=None)
 
 
 def _arena(desk: Desk) -> None:

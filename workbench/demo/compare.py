@@ -1,8 +1,8 @@
 """Ask several variants the same question at once and follow their answers as they are written.
 
-Each variant is asked on a thread of its own through the one client; the demo's event loop looks at the panes a few
-times a second. How an engine is found or started is the job's business: one that was killed is started again by the
-next question.
+What each was told before is given with the question; remembering it is left to `conversation`. Each variant is asked
+on a thread of its own through the one client; the demo's event loop looks at the panes a few times a second. How an
+engine is found or started is the job's business: one that was killed is started again by the next question.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from workbench.demo.configs import DemoConfig
 from workbench.errors import GenerationProblem, WorkbenchError
-from workbench.generation.client import ChatClient
+from workbench.generation.client import TOO_LONG, ChatClient
 from workbench.job import Job
 from workbench.records import Completion, Message, Sampling, Variant
 from workbench.store import models as model_store
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from workbench.generation.client import StreamHandle
 
 LOOK_S = 0.1
+TOO_LONG_QUESTION = "The question is too long for this model. Shorten it."
+TOO_LONG_CONVERSATION = "This conversation has become too long for this model. Start a new one."
 BROKEN_OFF = "The answer broke off here. Ask again; the model is started anew where needed."
 NO_ANSWER = "This model could not answer"
 
@@ -36,6 +38,8 @@ class Pane:
 
     variant: Variant
     """Who answers."""
+    before: tuple[Message, ...] = ()
+    """What it was told before, its own answers with it."""
     text: str = ""
     """What is there."""
     completion: Completion | None = None
@@ -81,15 +85,23 @@ class Asker:
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def ask(self, variants: Sequence[Variant], prompt: str, sampling: Sampling) -> AsyncGenerator[list[Pane]]:
+    async def ask(
+        self,
+        variants: Sequence[Variant],
+        prompt: str,
+        sampling: Sampling,
+        before: Sequence[Sequence[Message]] = (),
+    ) -> AsyncGenerator[list[Pane]]:
         """The panes, a few times a second until all are done; leaving the iteration breaks the answers off.
 
         Args:
             variants: who answers.
             prompt: the question, checked.
             sampling: the same for all.
+            before: what each was told before, in the order of the variants; empty where this is the first question.
         """
-        panes = [Pane(variant) for variant in variants]
+        told = before or [()] * len(variants)
+        panes = [Pane(variant, before=tuple(turns)) for variant, turns in zip(variants, told, strict=True)]
         self.waiting += 1
         try:
             while self._room.locked():
@@ -140,14 +152,14 @@ class Asker:
     def _stream(self, pane: Pane, prompt: str, sampling: Sampling, gone: threading.Event) -> str:
         client = self._connect(pane.variant)
         system = [Message(role="system", content=self._config.system)] if self._config.system.strip() else []
-        pane.handle = client.stream([*system, Message(role="user", content=prompt)], sampling)
+        pane.handle = client.stream([*system, *pane.before, Message(role="user", content=prompt)], sampling)
         try:
             for piece in pane.handle:
                 pane.text += piece
                 if gone.is_set() or self._closed.is_set():
                     break
         except GenerationProblem as error:
-            pane.problem, pane.detail = f"{NO_ANSWER}: {error.what}", error.sentence()
+            pane.problem, pane.detail = _in_words(error, pane), error.sentence()
         finally:
             pane.handle.close()
             client.close()
@@ -162,6 +174,12 @@ class Asker:
             return ChatClient(base_url, key, model, variant, verified=True)
         server = model_store.get_server(self._job.store, variant.server_id)
         return ChatClient(base_url, key, model, variant, capabilities=server.capabilities)
+
+
+def _in_words(error: GenerationProblem, pane: Pane) -> str:
+    if error.what.startswith(TOO_LONG):
+        return TOO_LONG_CONVERSATION if pane.before else TOO_LONG_QUESTION
+    return f"{NO_ANSWER}: {error.what}"
 
 
 def told_waiting(panes: Sequence[Pane], began: float) -> str:

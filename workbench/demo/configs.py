@@ -26,7 +26,7 @@ class DemoConfig(RunConfig):
     variants: tuple[str, ...] = Field(min_length=2, max_length=4)
     """Variants that answer, by name or id; two to four. The arena draws two of them for each question."""
     modes: tuple[Mode, ...] = Field(default=("compare", "arena"), min_length=1)
-    """compare: named answers side by side. arena: two unnamed answers and a vote, names after it."""
+    """compare: a conversation with each, side by side. arena: two unnamed answers and a vote, names after it."""
     title: str = Field(default="Which answer is better?", min_length=1, max_length=120)
     """Heading of the page, and name of the queue that votes go to."""
     intro: str = Field(default="", max_length=2000)
@@ -51,6 +51,10 @@ class DemoConfig(RunConfig):
     """Same seed and question give the same answers; without one each question draws its own."""
     max_prompt_chars: int = Field(default=2000, ge=1, le=100_000, json_schema_extra={"group": "Limits"})
     """Longest question, in characters."""
+    max_turns: int = Field(default=10, ge=1, le=1000, json_schema_extra={"group": "Limits"})
+    """Questions of one conversation side by side; then a new one is started. 1 makes each question stand alone."""
+    max_conversation_chars: int = Field(default=24_000, ge=1, le=1_000_000, json_schema_extra={"group": "Limits"})
+    """Longest conversation as one model reads it, in characters: questions and its own answers."""
     per_visitor: int = Field(default=12, ge=1, le=100_000, json_schema_extra={"group": "Limits"})
     """Questions that one address may ask in a minute."""
     per_minute: int = Field(default=60, ge=1, le=100_000, json_schema_extra={"group": "Limits"})

@@ -21,7 +21,7 @@ from workbench.job import Job
 from workbench.store import models as model_store
 
 if TYPE_CHECKING:
-    from workbench.demo.app import Desk
+    from workbench.demo.desk import Desk
 
 LOOK_S = 0.25
 GRACE_S = 2
@@ -54,9 +54,9 @@ def serve_demo(config: DemoConfig, job: Job) -> dict[str, Any]:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         os.environ["GRADIO_TEMP_DIR"] = str(job.folder / "gradio")
-        from workbench.demo.app import Desk
         from workbench.demo.arena import Arena
         from workbench.demo.compare import Asker
+        from workbench.demo.desk import Desk
         from workbench.demo.limits import Limits
 
         arena = Arena(job.store, config, job.run_id)
@@ -177,7 +177,9 @@ def make_app(desk: Desk, port: int, password: str | None) -> Any:
         head=HEAD,
     )
     hosts = None if config.beyond_loopback else {f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
-    largest = 16_384 + 8 * config.max_prompt_chars
+    # The page sends its question alone; a program may send the conversation with it.
+    longest = config.max_prompt_chars + len(config.variants) * config.max_conversation_chars
+    largest = 16_384 + 8 * longest
     inner: Any = next(route.app for route in outer.routes if isinstance(route, Mount))
 
     def signed_in(cookies: Mapping[str, str]) -> bool:

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from workbench.errors import StoreProblem, UsageError
 from workbench.evaluation.prompts import GridPrompt, planned_answers, read_prompts
-from workbench.evaluation.scorers import corpus_chrf
 from workbench.preferences.intervals import bootstrap_mean as bootstrap_mean
 from workbench.preferences.shares import wilson as wilson
 from workbench.records import Completion, Interval, Record, Run, Score, Variant
+from workbench.scoring.scorers import corpus_chrf
 from workbench.settings import typed_path
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store

@@ -117,12 +117,10 @@ def _data_fact(store: Store, version: Version, use: str) -> DataFact:
     for one in reversed(line):
         told |= one.provenance
     named = {name for one in line for name in ids_in(one.provenance)}
-    raters = {
-        rater
-        for queue in list_queues(store, archived=True)
-        if queue.id in named
-        for rater in count_votes(store, queue.id)
-    }
+    queues = [queue.id for queue in list_queues(store, archived=True) if queue.id in named]
+    raters = {rater for queue_id in queues for rater in count_votes(store, queue_id)}
+    scored = any(count_votes(store, queue_id, "scorers") for queue_id in queues)
+    made = "rankings" if raters else "rankings by a scorer" if scored else "written here"
     source = told.get("hub_id") or told.get("source") or (f"starter kit {told['kit']}" if told.get("kit") else "")
     grown = told.get("self_instruct")
     if not source and isinstance(grown, dict):
@@ -133,7 +131,7 @@ def _data_fact(store: Store, version: Version, use: str) -> DataFact:
         name=f"{dataset.name}@{version.number}",
         rows=version.rows,
         content_hash=version.content_hash,
-        source=str(source or ("rankings" if raters else "written here")),
+        source=str(source or made),
         licence=str(licence) if licence else None,
         raters=len(raters),
     )

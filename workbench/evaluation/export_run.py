@@ -29,7 +29,6 @@ from workbench.models.fingerprints import digest_adapter, digest_tokenizer, dige
 from workbench.models.loading import model_folder
 from workbench.models.model_card import write_card
 from workbench.records import Model, RunConfig, Variant
-from workbench.settings import Settings
 from workbench.store import models as model_store
 from workbench.store.database import Store
 
@@ -125,7 +124,7 @@ class _Source:
         return _load(self.model, self.adapter, self.renderer)
 
 
-def check_export(store: Store, settings: Settings, config: ExportConfig) -> None:
+def check_export(store: Store, config: ExportConfig) -> None:
     """What can be told at once, before a run is launched.
 
     Raises:
@@ -141,7 +140,7 @@ def check_export(store: Store, settings: Settings, config: ExportConfig) -> None
     model_folder(model)
     choose_weights(config, variant, model)
     if config.form == "hub":
-        export.check_repo(str(config.repo), settings)
+        export.check_repo(str(config.repo), store.settings)
     elif config.folder:
         export.check_target(Path(config.folder), replace=config.replace)
 
@@ -203,7 +202,7 @@ def export_variant(config: ExportConfig, job: Job) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(job.settings.threads)
-    check_export(job.store, job.settings, config)
+    check_export(job.store, config)
     source = _Source(job.store, config)
     job.result(variant_id=source.variant.id, form=config.form, weights=source.weights)
     if config.form == "adapter_zip":

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from workbench.errors import DataProblem, UsageError
-from workbench.evaluation.scorers import check_scorers
-from workbench.records import Example, Message, Preference, Record, Row, Run, Version
+from workbench.records import Example, Labelled, Message, Preference, Record, Row, Run, Version
+from workbench.scoring.scorers import check_scorers
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 from workbench.store.database import Store
@@ -64,9 +64,9 @@ def plan_answers(
         UsageError: a scorer is unknown, or the dataset is of a kind that cannot be answered.
     """
     dataset, version = dataset_store.find_version(store, prompts)
-    if dataset.kind == "preferences":
+    if dataset.kind in ("preferences", "labels"):
         raise UsageError(
-            "preferences cannot be answered as a prompt set",
+            f"{dataset.kind} cannot be answered as a prompt set",
             place="prompts",
             value=dataset.name,
             remedy="Choose a dataset of prompts or of instructions.",
@@ -100,7 +100,7 @@ def planned_answers(store: Store, run: Run) -> AnswerPlan:
 def kit_scorers(store: Store, version: Version) -> tuple[str, ...]:
     """The rule scorer that the prompt set's kit names, where the set came from one, edited since or not."""
     from workbench.datasets.starter import list_kits
-    from workbench.evaluation.rules import RULE_SCORERS
+    from workbench.scoring.rules import RULE_SCORERS
 
     line: Version | None = version
     while line is not None and "kit" not in line.provenance:
@@ -139,7 +139,7 @@ def as_prompt(row: Row) -> GridPrompt | None:
         The prompt; None where nothing is left to ask.
     """
     payload = row.payload
-    if isinstance(payload, Preference):
+    if isinstance(payload, Preference | Labelled):
         return None
     if not isinstance(payload, Example):
         return GridPrompt(row_id=row.row_id, messages=payload.messages, reference=payload.reference, meta=payload.meta)

@@ -1,7 +1,8 @@
 """Rankings that a scorer makes instead of a person: for a measured loop, a first reward, a check of what people say.
 
 They are kept as rankings with the source `scorer` and a rater named after the scorer, so that nobody takes them for
-people's. The more rules an answer keeps, or the higher its figure, the further up it stands; equal figures are ties.
+people's: people are still handed every item, and what is counted over people leaves them out. The more rules an answer
+keeps, or the higher its figure, the further up it stands; equal figures are ties.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Mapping
 
 from workbench.errors import UsageError
 from workbench.evaluation.prompts import planned_answers, read_prompts
-from workbench.evaluation.scorers import REWARD, check_scorers, score_completion
 from workbench.records import Completion, Ranking, RankItem, RankQueue, new_id, utc_now
+from workbench.scoring.scorers import REWARD, check_scorers, score_completion
 from workbench.store import answers as answer_store
 from workbench.store import rankings as rank_store
 from workbench.store import runs as run_store
@@ -46,6 +47,8 @@ def rank_by_scorer(store: Store, queue: str, scorer: str) -> int:
     figures = _figures(store, found, items, completions, scorer)
     rankings = [_rank(item, figures, scorer) for item in items if all(each in figures for each in item.completions)]
     if not rankings:
+        if scorer.startswith(REWARD):
+            run_store.get_run(store, scorer.removeprefix(REWARD))  # an unknown one is told as such
         raise UsageError(
             "this scorer says nothing of the answers in the queue",
             place="scorer",
@@ -94,7 +97,7 @@ def _rank(item: RankItem, figures: Mapping[str, float], scorer: str) -> Ranking:
         rater=f"{RATER}{scorer}",
         shown=item.completions,
         tiers=tuple(map(tuple, tiers)),
-        source="scorer",
+        source=rank_store.SCORER,
         nonce=f"{RATER}{scorer}:{item.id}",
         created_at=utc_now(),
     )

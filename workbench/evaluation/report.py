@@ -33,16 +33,18 @@ from workbench.evaluation.report_pieces import (
     written,
 )
 from workbench.evaluation.report_style import STYLE
-from workbench.evaluation.scorers import figure_title
+from workbench.preferences.leaderboard import BY_SCORERS
 from workbench.preferences.ratings import PairRate, rate_pairs
 from workbench.preferences.votes import compare_variants, read_votes
 from workbench.records import Run, Variant, utc_now
+from workbench.scoring.scorers import figure_title
 from workbench.settings import typed_path
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 from workbench.store import rankings as ranking_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
+from workbench.store.rankings import Sources
 
 _DRAW = """
 const ink = getComputedStyle(document.body).color;
@@ -93,7 +95,9 @@ def report_html(store: Store, answer_run: Run) -> str:
     grid = load_grid(store, answer_run)
     if not grid.cells:
         raise UsageError("there is no answer to show yet", place=grid.name, remedy="Wait for the first answers.")
-    rates = rate_answers(store, grid)
+    rates, whose = rate_answers(store, grid), "people"
+    if not rates:
+        rates, whose = rate_answers(store, grid, "scorers"), "scorers"
     charts = _charts(grid, rates)
     library, data = get_plotlyjs(), script_json(charts)
     scripts = " ".join(f"'sha256-{sha256(script)}'" for script in (library, _DRAW))
@@ -102,7 +106,7 @@ def report_html(store: Store, answer_run: Run) -> str:
         (
             _head(grid, answer_run),
             _figures(grid, charts),
-            _preferred(grid, rates, charts),
+            _preferred(grid, rates, charts, by_scorers=whose == "scorers"),
             _answers(grid),
             _how(store, grid, answer_run),
         )
@@ -189,9 +193,9 @@ def _differences(grid: AnswerGrid, judged: bool, metrics: Sequence[str]) -> str:
     return f"<h3>On the same prompts</h3><ul>{''.join(told)}</ul><p class='note'>{note}</p>"
 
 
-def rate_answers(store: Store, grid: AnswerGrid) -> list[PairRate]:
-    """Win rates of the grid's variants where people ranked these very answers, whatever the queue."""
-    votes = read_votes(store, [queue.id for queue in ranking_store.list_queues(store, archived=True)])
+def rate_answers(store: Store, grid: AnswerGrid, sources: Sources = "people") -> list[PairRate]:
+    """Win rates of the grid's variants where people ranked these very answers, whatever the queue; or scorers did."""
+    votes = read_votes(store, [queue.id for queue in ranking_store.list_queues(store, archived=True)], sources)
     writers = {cell.completion.id: variant for (_, variant), cell in grid.cells.items()}
     ballots = tuple(
         ballot
@@ -202,7 +206,9 @@ def rate_answers(store: Store, grid: AnswerGrid) -> list[PairRate]:
     return rate_pairs(compare_variants(replace(votes, ballots=ballots, writers=writers)))
 
 
-def _preferred(grid: AnswerGrid, rates: Sequence[PairRate], charts: Sequence[Mapping[str, Any]]) -> str:
+def _preferred(
+    grid: AnswerGrid, rates: Sequence[PairRate], charts: Sequence[Mapping[str, Any]], *, by_scorers: bool
+) -> str:
     if not rates:
         return ""
     names = {variant.id: variant.name for variant in grid.variants}
@@ -212,9 +218,11 @@ def _preferred(grid: AnswerGrid, rates: Sequence[PairRate], charts: Sequence[Map
         pair = f"{names[rate.better]} over {names[rate.worse]}"
         rows.append([pair, share_text(rate.share), str(rate.wins), str(rate.losses), str(rate.ties), sure])
     found = table(["Pair", "Win rate, ties half", "Won", "Lost", "Tied", "Told from chance"], rows)
-    note = "From people's rankings of these answers; several rankings of one prompt count each."
+    head = "What a scorer placed higher" if by_scorers else "What people preferred"
+    made = f"{BY_SCORERS} From its" if by_scorers else "From people's"
+    note = f"{made} rankings of these answers; several rankings of one prompt count each."
     places = chart_places(charts, "wins")
-    return f"<section><h2>What people preferred</h2>{places}{found}<p class='note'>{note}</p></section>"
+    return f"<section><h2>{head}</h2>{places}{found}<p class='note'>{note}</p></section>"
 
 
 def _answers(grid: AnswerGrid) -> str:

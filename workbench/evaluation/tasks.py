@@ -18,9 +18,9 @@ from pydantic import Field, field_validator
 from workbench.errors import RunProblem, Stopped, WorkbenchError
 from workbench.evaluation.aggregate import VariantSummary, build_grid
 from workbench.evaluation.prompts import AnswerPlan, GridPrompt, plan_answers, read_prompts
-from workbench.evaluation.scorers import score_completion
 from workbench.job import Job
 from workbench.records import Completion, Message, RunConfig, Sampling, Variant, new_id, utc_now
+from workbench.scoring.scorers import score_completion
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
 from workbench.store import runs as run_store

@@ -32,6 +32,8 @@ READ_S = 600.0
 """Longest silence of a remote server; the local engine may take longer, since requests wait their turn there."""
 LOCAL_READ_S = 3600.0
 RETRIES = 3
+TOO_LONG = "the prompt is too long for this model"
+"""How the problem begins where a model's context is full."""
 MOST_BYTES = 64 * 2**20
 """Longest response that is read; the longest honest one is a few MB."""
 MOST_LETTERS = 100
@@ -441,7 +443,7 @@ def problem_in_words(error: Exception, *, place: str, key: str = "") -> Generati
         what, remedy = f"the server failed with status {error.status_code}{said}", "Try again; its log says more."
     elif isinstance(error, openai.APIStatusError):
         if error.code == "context_length_exceeded" or "context length" in said.lower() or error.status_code == 413:
-            what, remedy = f"the prompt is too long for this model{said}", "Shorten the prompt or the conversation."
+            what, remedy = f"{TOO_LONG}{said}", "Shorten the prompt or the conversation."
         elif error.code == "model_problem":
             what, remedy = f"the model cannot be used{said}", "Put its files back, or add it again."
         else:

@@ -21,6 +21,7 @@ from workbench.records import Server, Variant
 from workbench.settings import Settings
 from workbench.store import models as model_store
 from workbench.store.database import Store
+from workbench.store.datasets import check_name
 
 if TYPE_CHECKING:
     import httpx2
@@ -117,6 +118,7 @@ def add_server(store: Store, name: str, base_url: str, key: str = "") -> Server:
         GenerationProblem: nothing there answers as it should.
         Conflict: the name is taken.
     """
+    check_name(name, "server")  # before anybody is asked anything
     url = check_base_url(base_url)
     try:
         capabilities = probe_server(url, key)

@@ -21,6 +21,7 @@ from workbench.records import (
     Dataset,
     Example,
     Interval,
+    Labelled,
     Message,
     Metric,
     Payload,
@@ -161,6 +162,9 @@ def payload_cells(payload: Payload) -> dict[str, str]:
     if isinstance(payload, Preference):
         parts = {"prompt": payload.prompt, "chosen": payload.chosen, "rejected": payload.rejected}
         return {head: conversation_text(turns) for head, turns in parts.items()}
+    if isinstance(payload, Labelled):
+        said = {"prompt": conversation_text(payload.prompt), "answer": conversation_text(payload.completion)}
+        return said | {"label": "good" if payload.label else "bad"}
     turns = payload.messages
     if isinstance(payload, Example):
         last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=len(turns))
@@ -247,7 +251,7 @@ def board_card(board: Leaderboard) -> str:
     counted = [
         number_of(board.votes, "vote"),
         number_of(board.prompts, "prompt"),
-        number_of(len(board.raters), "rater"),
+        number_of(len(board.raters), "scorer" if board.sources == "scorers" else "rater"),
     ]
     estimates = [
         (names[item.variant_id], Interval(value=item.strength, low=item.low, high=item.high, n=item.comparisons))

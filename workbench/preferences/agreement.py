@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations
 
 from workbench.preferences.shares import wilson
@@ -36,7 +37,8 @@ class Agreement(Record):
     raters: int
     """People who ranked one of those."""
     alpha_pairs: float | None = None
-    """Krippendorff's α, nominal, over pairs of answers: better, worse or tied. 1 is full agreement, 0 chance."""
+    """Krippendorff's α, nominal, over pairs of answers: better, worse or tied. 1 is full agreement, 0 chance. Each pair
+    counts both ways round, so that which answer of it stands first in the store does not matter."""
     alpha_ranks: float | None = None
     """Krippendorff's α, ordinal, over the places of answers."""
     same: Interval | None = None
@@ -76,13 +78,19 @@ def measure_agreement(ballots: Sequence[Ballot]) -> Agreement:
     return Agreement(
         items=len(shared),
         raters=len({who for group in shared.values() for who in group}),
-        alpha_pairs=krippendorff(list(signs.values()), "nominal"),
+        alpha_pairs=krippendorff([_both_ways(group) for group in signs.values()], "nominal"),
         alpha_ranks=krippendorff(list(places.values()), "ordinal"),
         same=_same(every),
         tau=_mean_tau(every),
         contradicted=contradicted,
         pairs=pairs,
     )
+
+
+def _both_ways(group: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    # In a queue that holds the weaker variant's answer first every time, "the second is better" would be what chance
+    # alone gives, and raters who agree on it would seem to agree on nothing.
+    return {who: (*told, *(-sign for sign in told)) for who, told in group.items()}
 
 
 def krippendorff(items: Sequence[dict[str, tuple[int, ...]]], distance: str) -> float | None:
@@ -121,16 +129,23 @@ def kendall_tau(a: Sequence[int], b: Sequence[int]) -> float | None:
     return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(told_a * told_b)
 
 
+@lru_cache(maxsize=16384)  # thousands of pairs of votes share few pairs of orders
+def _meet(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[float | None, int, int]:
+    """τ-b of two rankings, and how many pairs they order alike and the other way round."""
+    products = [x * y for x, y in zip(a, b, strict=True)]
+    return kendall_tau(a, b), products.count(1), products.count(-1)
+
+
 def _rater_pair(who: tuple[str, str], both: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> RaterPair:
     return RaterPair(raters=who, items=len(both), tau=_mean_tau(both), same=_same(both))
 
 
 def _mean_tau(both: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> float | None:
-    known = [tau for a, b in both if (tau := kendall_tau(a, b)) is not None]
+    known = [tau for a, b in both if (tau := _meet(a, b)[0]) is not None]
     return sum(known) / len(known) if known else None
 
 
 def _same(both: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> Interval | None:
-    products = [x * y for a, b in both for x, y in zip(a, b, strict=True)]
-    alike, apart = products.count(1), products.count(-1)
+    alike = sum(_meet(a, b)[1] for a, b in both)
+    apart = sum(_meet(a, b)[2] for a, b in both)
     return wilson(alike, alike + apart) if alike + apart else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from workbench.preferences.shares import wilson
 from workbench.preferences.votes import Ballot, Comparisons
 from workbench.records import Interval, Record
+from workbench.store.rankings import SCORER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +50,15 @@ def share_first(ballots: Sequence[Ballot]) -> list[PositionShare]:
     """The pull to the answer displayed first: everybody's, then each rater's by name.
 
     Args:
-        ballots: votes; those without one best answer tell nothing and are left out.
+        ballots: votes; those without one best answer, and those on a single answer, tell nothing and are left out, and
+            so are a scorer's, to which nothing was displayed.
     """
-    told = [(ballot.rater, ballot.best == ballot.shown[0], 1 / len(ballot.shown)) for ballot in ballots if ballot.best]
+    people = ((ballot, ballot.best) for ballot in ballots if ballot.source != SCORER)
+    told = [
+        (ballot.rater, best == ballot.shown[0], 1 / len(ballot.shown))
+        for ballot, best in people
+        if best and len(ballot.shown) > 1
+    ]
     if not told:
         return []
     groups: dict[str | None, list[tuple[bool, float]]] = {None: [(first, share) for _, first, share in told]}

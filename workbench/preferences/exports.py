@@ -65,7 +65,8 @@ def export_for_trl(
     ranked = load_ranked(store, queues, held_out=0.0 if part == "all" else held_out, seed=seed)
     rows: Iterable[dict[str, Any]]
     if trainer == "kto":
-        rows = iter_labels(ranked, part=part)
+        labelled = map(plain_payload, iter_labels(ranked, part=part))
+        rows = ({key: row[key] for key in ("prompt", "completion", "label")} for row in labelled)
     elif trainer == "sft":
         rows = ({"messages": [plain_message(turn) for turn in row.messages]} for row in iter_best(ranked, part=part))
     else:

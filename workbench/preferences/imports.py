@@ -73,8 +73,8 @@ class Vote:
 class Line:
     """An item of a file."""
 
-    number: int
-    """Where it stands, for messages."""
+    place: str
+    """File and row, for messages."""
     prompt: tuple[Message, ...]
     answers: tuple[Answer, ...]
     votes: tuple[Vote, ...]
@@ -152,9 +152,9 @@ def _read_row(row: SourceRow, place: str) -> Iterable[Line]:
     values = row.values
     where = f"{place}, row {row.number}"
     if isinstance(values.get("prompt"), dict) and "replies" in values["prompt"]:
-        return _read_tree(row.number, values["prompt"], where)
+        return _read_tree(values["prompt"], where)
     if "answers" in values:
-        return [_read_plain(row.number, values, where)]
+        return [_read_plain(values, where)]
     if "chosen" in values:
         return [_read_pair(row, where)]
     raise DataProblem(
@@ -165,7 +165,7 @@ def _read_row(row: SourceRow, place: str) -> Iterable[Line]:
     )
 
 
-def _read_tree(number: int, root: Mapping[str, Any], where: str) -> list[Line]:
+def _read_tree(root: Mapping[str, Any], where: str) -> list[Line]:
     """Every place of a tree where assistant replies were ranked, from the top down."""
     lines: list[Line] = []
     waiting: list[tuple[Mapping[str, Any], tuple[Message, ...]]] = [(root, ())]
@@ -183,23 +183,30 @@ def _read_tree(number: int, root: Mapping[str, Any], where: str) -> list[Line]:
         ranked = [
             reply
             for reply in replies
-            if reply.get("role") == "assistant"
-            and type(reply.get("rank")) is int
-            and isinstance(reply.get("text"), str)
+            if reply.get("role") == "assistant" and _is_ranked(reply, where) and isinstance(reply.get("text"), str)
         ]
-        if len(ranked) > 1:
-            lines.append(_tree_line(number, path, ranked))
+        if len({reply["text"].strip() for reply in ranked}) > 1:
+            lines.append(_tree_line(where, path, ranked))
     return lines
 
 
-def _tree_line(number: int, prompt: tuple[Message, ...], replies: list[Mapping[str, Any]]) -> Line:
+def _is_ranked(reply: Mapping[str, Any], where: str) -> bool:
+    rank = reply.get("rank")
+    if rank is not None and type(rank) is not int:
+        raise DataProblem(
+            "the rank of a reply is no whole number", place=where, value=rank, remedy="0 is the best; null is unranked."
+        )
+    return rank is not None
+
+
+def _tree_line(where: str, prompt: tuple[Message, ...], replies: list[Mapping[str, Any]]) -> Line:
     # More answers than a person can rank at once: the best nine.
     kept = sorted(sorted(range(len(replies)), key=lambda index: replies[index]["rank"])[:9])
     answers = [replies[index] for index in kept]
     ranks = sorted({reply["rank"] for reply in answers})
     tiers = [tuple(index for index, reply in enumerate(answers) if reply["rank"] == rank) for rank in ranks]
     return Line(
-        number=number,
+        place=where,
         prompt=prompt,
         answers=tuple(
             Answer(reply["text"], str(reply.get("model_name") or ("a model" if reply.get("synthetic") else "people")))
@@ -209,7 +216,7 @@ def _tree_line(number: int, prompt: tuple[Message, ...], replies: list[Mapping[s
     )
 
 
-def _read_plain(number: int, values: Mapping[str, Any], where: str) -> Line:
+def _read_plain(values: Mapping[str, Any], where: str) -> Line:
     given = values["answers"]
     if not isinstance(given, list) or not 2 <= len(given):
         raise DataProblem("`answers` has to be a list of at least two", place=where, value=given)
@@ -221,7 +228,7 @@ def _read_plain(number: int, values: Mapping[str, Any], where: str) -> Line:
         raise DataProblem("`rankings` has to be a list of rankings", place=where, value=told)
     row_id = values.get("row_id")
     return Line(
-        number=number,
+        place=where,
         prompt=_read_prompt(values.get("prompt"), where),
         answers=answers,
         votes=tuple(_read_vote(each, len(answers), where) for each in told),
@@ -268,7 +275,10 @@ def _read_vote(given: Mapping[str, Any], count: int, where: str) -> Vote:
     unusable = numbers(given.get("unusable", []))
     shown = numbers(given["shown"]) if "shown" in given else None
     details = {key: given[key] for key in _VOTE_FIELDS if given.get(key) is not None}
-    rater = rank_store.check_rater(str(given.get("rater") or RATER))
+    try:
+        rater = rank_store.check_rater(str(given.get("rater") or RATER))
+    except WorkbenchError as error:
+        raise DataProblem(error.what, place=where, value=error.value, remedy=error.remedy) from error
     return Vote(tuple(map(numbers, order)), unusable, shown, rater, str(given.get("source") or "import"), details)
 
 
@@ -281,7 +291,7 @@ def _read_pair(row: SourceRow, where: str) -> Line:
     if len(pair.chosen) > 1 or len(pair.rejected) > 1:
         raise DataProblem("an answer of several turns cannot be ranked", place=where, remedy="Import it as a dataset.")
     answers = (Answer(pair.chosen[0].content), Answer(pair.rejected[0].content))
-    return Line(row.number, pair.prompt, answers, (Vote(tiers=((0,), (1,))),))
+    return Line(where, pair.prompt, answers, (Vote(tiers=((0,), (1,))),))
 
 
 # ---- making ----
@@ -314,7 +324,7 @@ class _Writers:
 
 def _make_item(line: Line, writers: _Writers, completions: list[Completion]) -> tuple[NewItem, dict[int, str]]:
     """An item with its answers; number of an answer → the completion that stands for it."""
-    where = f"row {line.number}"
+    where = line.place
     first: dict[str, str] = {}
     merged: dict[str, tuple[str, ...]] = {}
     by_number: dict[int, str] = {}
@@ -343,13 +353,22 @@ def _make_item(line: Line, writers: _Writers, completions: list[Completion]) -> 
         if kept != completion.id:
             merged[kept] = (*merged.get(kept, ()), completion.id)
     if len(first) > 9:
-        raise DataProblem("an item holds at most 9 different answers", place=where, value=len(first))
+        raise DataProblem(
+            "an item holds at most 9 different answers", place=where, value=len(first), remedy="Leave some of them out."
+        )
+    if len(first) < 2:
+        raise DataProblem(
+            "all its answers are the same, so that there is nothing to rank",
+            place=where,
+            value=line.answers[0].text[:80],
+            remedy="Take the row out, or give two different answers.",
+        )
     return NewItem(prompt=line.prompt, completions=tuple(first.values()), merged=merged, row_id=line.row_id), by_number
 
 
 def _make_ranking(item: RankItem, vote: Vote, by_number: dict[int, str], line: Line) -> Ranking:
     """A vote on an item; answers with one text count where the best of them stands."""
-    where = f"row {line.number}"
+    where = line.place
     seen: set[str] = set()
 
     def fresh(numbers: Iterable[int]) -> tuple[str, ...]:
@@ -360,7 +379,9 @@ def _make_ranking(item: RankItem, vote: Vote, by_number: dict[int, str], line: L
 
     named = [number for tier in vote.tiers for number in tier] + list(vote.unusable)
     if len(named) != len(set(named)):
-        raise DataProblem("a ranking names an answer twice", place=where, value=named)
+        raise DataProblem(
+            "a ranking names an answer twice", place=where, value=named, remedy="Name each answer once, best first."
+        )
     tiers = tuple(tier for tier in map(fresh, vote.tiers) if tier)
     unusable = fresh(vote.unusable)
     shown = item.completions if vote.shown is None else tuple(dict.fromkeys(by_number[each] for each in vote.shown))
@@ -386,4 +407,4 @@ def _make_ranking(item: RankItem, vote: Vote, by_number: dict[int, str], line: L
     try:
         return rank_store.check_ranking(ranking, item)
     except WorkbenchError as error:
-        raise DataProblem(error.what, place=where, value=error.value) from error
+        raise DataProblem(error.what, place=where, value=error.value, remedy=error.remedy) from error

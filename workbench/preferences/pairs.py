@@ -1,13 +1,16 @@
-"""From rankings to training data: ordered pairs, the best answers, and the versions of datasets made of them.
+"""From rankings to training data: ordered pairs, labels, the best answers, and the versions of datasets made of them.
 
 One ranking of K answers gives every ordered pair with weight 1/C(K,2), so that a prompt counts once however many
 answers it has (Ouyang et al. 2022, section 3.5); ties give none, an unusable answer loses to every tier. Hidden repeats
-give nothing. Splits are by prompt: all that asks the same lands on one side, whatever is made of it.
+give nothing. Splits are by prompt: all that asks the same lands on one side, whatever is made of it. Both people's and
+scorers' rankings are taken, and a version's provenance says how many of each source; where an item has rankings by
+people, theirs win and a scorer's of the same item are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb
@@ -20,6 +23,7 @@ from workbench.records import (
     Completion,
     DatasetKind,
     Example,
+    Labelled,
     Message,
     Payload,
     Preference,
@@ -36,6 +40,12 @@ from workbench.store.database import Store
 
 Scheme = Literal["all", "adjacent"]
 HELD_OUT = 0.1
+SAYS_NOTHING: dict[DatasetKind, str] = {
+    "preferences": "prefers one answer to another",
+    "labels": "calls an answer good or bad",
+    "instructions": "puts one answer before the others",
+}
+"""What rankings do not do that give no row of a kind."""
 
 
 class RankedPair(NamedTuple):
@@ -57,6 +67,8 @@ class Built(Record):
     """Rows in both."""
     rankings: int
     """Rankings they come from."""
+    sources: dict[str, int] = {}
+    """The same by source: rank, playground, demo, import, scorer."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,11 @@ class RankedItems:
     items: tuple[RankedItem, ...]
     completions: dict[str, Completion]
     """All answers of the items; one purged since is missing."""
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Rankings by source."""
+        return dict(sorted(Counter(ranking.source for each in self.items for ranking in each.rankings).items()))
 
 
 def ranking_pairs(ranking: Ranking, *, scheme: Scheme = "all") -> list[RankedPair]:
@@ -102,7 +119,7 @@ def ranking_pairs(ranking: Ranking, *, scheme: Scheme = "all") -> list[RankedPai
 
 
 def load_ranked(store: Store, queues: Sequence[str], *, held_out: float = HELD_OUT, seed: int = 0) -> RankedItems:
-    """The ranked items of queues, split by prompt.
+    """The ranked items of queues, split by prompt. An item that people ranked comes without scorers' rankings of it.
 
     Args:
         store: the store.
@@ -125,9 +142,14 @@ def load_ranked(store: Store, queues: Sequence[str], *, held_out: float = HELD_O
     held = _held_out_items(items, held_out, seed)
     return RankedItems(
         queues=ids,
-        items=tuple(RankedItem(item, tuple(votes[item.id]), item.id in held) for item in items),
+        items=tuple(RankedItem(item, _that_count(votes[item.id]), item.id in held) for item in items),
         completions=rank_store.completions_by_id(store, [each for item in items for each in item.completions]),
     )
+
+
+def _that_count(rankings: Sequence[Ranking]) -> tuple[Ranking, ...]:
+    """People's rankings of an item, or a scorer's where people gave none."""
+    return tuple(each for each in rankings if each.source != rank_store.SCORER) or tuple(rankings)
 
 
 def _held_out_items(items: Sequence[RankItem], fraction: float, seed: int) -> set[str]:
@@ -166,11 +188,15 @@ def iter_preferences(ranked: RankedItems, *, scheme: Scheme = "all", part: str =
                 )
 
 
-def iter_labels(ranked: RankedItems, *, part: str = "all") -> Iterable[dict[str, Any]]:
+def iter_labels(ranked: RankedItems, *, part: str = "all") -> Iterable[Labelled]:
     """Answers with a label, for KTO: the best place is desirable, the last and what is unusable is not.
 
     Places between say neither and are left out, and so is a ranking that ties all it shows. Where every answer is bad,
-    each is a negative. A rater's own version is desirable.
+    each is a negative. A rater's own version is desirable. (Read from pairs, a last place above unusable answers says
+    nothing, because it beats them.)
+
+    What a ranking's places say for answers, and what they say against them, weighs at most 1 each, however many it
+    shows: a label weighs as much as the pairs behind it, one of K bad answers 1/K. A rater's own version weighs 1.
 
     Args:
         ranked: the ranked items.
@@ -178,25 +204,33 @@ def iter_labels(ranked: RankedItems, *, part: str = "all") -> Iterable[dict[str,
     """
     for each in _part(ranked, part):
         for ranking in each.rankings:
-            good, bad = _labels(ranking)
-            texts = [(completion.text, True) for i in good if (completion := ranked.completions.get(i))]
-            texts += [(completion.text, False) for i in bad if (completion := ranked.completions.get(i))]
+            for answer, label, weight in _labels(ranking):
+                if completion := ranked.completions.get(answer):
+                    origin = {"answer": _origin(completion, ranking)}
+                    yield _labelled(each.item, ranking, completion.text, label, weight, origin)
             if ranking.edited is not None:
-                texts.append((ranking.edited, True))
-            for text, label in texts:
-                yield {
-                    "prompt": [turn.as_dict() for turn in each.item.prompt],
-                    "completion": [{"role": "assistant", "content": text}],
-                    "label": label,
-                }
+                yield _labelled(each.item, ranking, ranking.edited, True, 1.0, {"edited": True})
 
 
-def _labels(ranking: Ranking) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if ranking.all_bad:
-        return (), ranking.shown
+def _labels(ranking: Ranking) -> list[tuple[str, bool, float]]:
+    """Answers with label and weight."""
+    if not ranking.tiers:  # all are bad, or a rater's own version is all that is left to say
+        bad = ranking.shown if ranking.all_bad else ranking.unusable
+        return [(answer, False, 1 / len(ranking.shown)) for answer in bad]
+    pairs = ranking_pairs(ranking)
     last = ranking.tiers[-1] if len(ranking.tiers) > 1 else ()
-    best = ranking.tiers[0] if ranking.tiers and (last or ranking.unusable) else ()
-    return best, (*last, *ranking.unusable)
+    best = ranking.tiers[0] if last or ranking.unusable else ()
+    good = [(answer, True, sum(pair.weight for pair in pairs if pair.better == answer)) for answer in best]
+    bad = (*last, *ranking.unusable)
+    return good + [(answer, False, sum(pair.weight for pair in pairs if pair.worse == answer)) for answer in bad]
+
+
+def _labelled(
+    item: RankItem, ranking: Ranking, text: str, label: bool, weight: float, told: dict[str, Any]
+) -> Labelled:
+    answer = (Message(role="assistant", content=text),)
+    meta = _provenance(item, ranking) | told
+    return Labelled(prompt=item.prompt, completion=answer, label=label, weight=weight, meta=meta)
 
 
 def iter_best(ranked: RankedItems, *, part: str = "all") -> Iterable[Example]:
@@ -280,6 +314,8 @@ def build_preferences(
 ) -> Built:
     """Make a preference dataset of rankings, or a new version of it; where nothing changed, the version there is.
 
+    Rankings by people and by scorers both count; where people ranked an item, a scorer's rankings of it are left out.
+
     Args:
         store: the store.
         queues: names or ids.
@@ -297,6 +333,21 @@ def build_preferences(
     parts = [list(iter_preferences(ranked, scheme=scheme, part=part)) for part in ("train", "held_out")]
     told = {"scheme": scheme, "held_out": held_out, "seed": seed}
     return _build(store, ranked, name, "preferences", parts, told)
+
+
+def build_labels(store: Store, queues: Sequence[str], name: str, *, held_out: float = HELD_OUT, seed: int = 0) -> Built:
+    """Make a dataset of answers labelled good or bad, for KTO, or a new version of it; see `build_preferences`.
+
+    It holds what pairs cannot: answers that raters called all bad, and versions they wrote themselves.
+
+    Raises:
+        DataProblem: no ranking calls an answer good or bad.
+        Conflict: a dataset of this name holds something else.
+        NotFound: no such queue.
+    """
+    ranked = load_ranked(store, queues, held_out=held_out, seed=seed)
+    parts = [list(iter_labels(ranked, part=part)) for part in ("train", "held_out")]
+    return _build(store, ranked, name, "labels", parts, {"held_out": held_out, "seed": seed})
 
 
 def build_examples(store: Store, queues: Sequence[str], name: str, *, held_out: float = 0.0, seed: int = 0) -> Built:
@@ -325,14 +376,15 @@ def _build(
         train, aside = aside, ()
     rankings = sum(len(each.rankings) for each in ranked.items)
     if not train:
-        what = "prefers one answer to another" if kind == "preferences" else "puts one answer before the others"
+        what = SAYS_NOTHING[kind]
         raise DataProblem(
             f"none of {rankings} rankings {what}", place=name, remedy="Rank some answers first; ties alone say nothing."
         )
-    provenance = {"rankings": {"queues": list(ranked.queues), "count": rankings, **told}}
+    sources = ranked.sources
+    provenance = {"rankings": {"queues": list(ranked.queues), "count": rankings, "sources": sources, **told}}
     made = _write(store, name, kind, train, provenance, rankings)
     held = _write(store, name + dataset_store.HELD_OUT_END, kind, aside, provenance, rankings) if aside else None
-    return Built(train=made, held_out=held, rows=len(train) + len(aside), rankings=rankings)
+    return Built(train=made, held_out=held, rows=len(train) + len(aside), rankings=rankings, sources=sources)
 
 
 def _write(

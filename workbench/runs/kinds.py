@@ -17,6 +17,7 @@ from workbench.errors import UsageError
 from workbench.job import Job
 from workbench.records import RunConfig
 from workbench.settings import Settings, get_settings
+from workbench.store.database import Store
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Kind:
     """`module:function`, called as `work(config, job)` in the worker."""
     slot: str
     """train, bulk, io, flow or service."""
+    check: str = ""
+    """`module:function`, called as `check(store, config)` before a run is launched: what a config names that is not
+    there, or that does not go together, is told at once and not by a run that fails."""
 
     def load_config(self) -> type[RunConfig]:
         """The config class."""
@@ -65,6 +69,7 @@ _TABLE = (
         "workbench.training.configs:SFTConfig",
         "workbench.training.sft:train_sft",
         "train",
+        "workbench.training.checking:check_training",
     ),
     Kind(
         "reward",
@@ -72,6 +77,7 @@ _TABLE = (
         "workbench.training.reward_configs:RewardConfig",
         "workbench.training.reward:train_reward",
         "train",
+        "workbench.training.checking:check_training",
     ),
     Kind(
         "dpo",
@@ -79,6 +85,7 @@ _TABLE = (
         "workbench.training.preference_configs:DPOConfig",
         "workbench.training.dpo:train_dpo",
         "train",
+        "workbench.training.checking:check_training",
     ),
     Kind(
         "kto",
@@ -86,6 +93,7 @@ _TABLE = (
         "workbench.training.preference_configs:KTOConfig",
         "workbench.training.kto:train_kto",
         "train",
+        "workbench.training.checking:check_training",
     ),
     Kind(
         "rloo",
@@ -93,6 +101,7 @@ _TABLE = (
         "workbench.training.rl_configs:RLOOConfig",
         "workbench.training.rlhf:train_rloo",
         "train",
+        "workbench.training.checking:check_training",
     ),
     Kind(
         "grpo",
@@ -100,6 +109,7 @@ _TABLE = (
         "workbench.training.rl_configs:GRPOConfig",
         "workbench.training.rlhf:train_grpo",
         "train",
+        "workbench.training.checking:check_training",
     ),
     Kind("serve", "Engine", "workbench.generation.configs:ServeConfig", "workbench.generation.server:serve", "service"),
     Kind(
@@ -122,6 +132,7 @@ _TABLE = (
         "workbench.self_instruct.configs:SelfInstructConfig",
         "workbench.self_instruct.rounds:grow_dataset",
         "bulk",
+        "workbench.self_instruct.rounds:check_grow",
     ),
     Kind(
         "score",
@@ -129,6 +140,7 @@ _TABLE = (
         "workbench.training.score:ScoreConfig",
         "workbench.training.score:score_answers",
         "bulk",
+        "workbench.training.score:check_score",
     ),
     Kind(
         "kl",
@@ -136,6 +148,7 @@ _TABLE = (
         "workbench.training.divergence:KLConfig",
         "workbench.training.divergence:measure_kl",
         "bulk",
+        "workbench.training.divergence:check_kl",
     ),
     Kind("demo", "Demo", "workbench.demo.configs:DemoConfig", "workbench.demo.serve:serve_demo", "service"),
     Kind(
@@ -144,6 +157,7 @@ _TABLE = (
         "workbench.evaluation.export_run:ExportConfig",
         "workbench.evaluation.export_run:export_variant",
         "io",
+        "workbench.evaluation.export_run:check_export",
     ),
     Kind("tour", "Tour", "workbench.runs.tour:TourConfig", "workbench.runs.tour:take_tour", "flow"),
 )
@@ -193,14 +207,26 @@ def parse_config(kind: str, config: RunConfig | Mapping[str, Any]) -> RunConfig:
         raise config_problem(error) from error
 
 
+def check_launch(store: Store, kind: str, config: RunConfig) -> None:
+    """What a kind says of a config before a run is launched; nothing where it has no check.
+
+    Raises:
+        WorkbenchError: something is not there, or does not go together.
+    """
+    if check := get_kind(kind).check:
+        _load(check)(store, config)
+
+
 def config_problem(error: ValidationError) -> UsageError:
     """The first problem of a validation, in words, with the number of others."""
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
-    more = f" {len(problems) - 1} more field(s) do not hold either." if len(problems) > 1 else ""
-    message = str(first["msg"]).removeprefix("Value error, ")
-    value = first.get("input") if first["type"] != "missing" else None
-    place = ".".join(str(part) for part in first["loc"]) or "config"
-    return UsageError(
-        message[:1].lower() + message[1:], place=place, value=value, remedy=f"Change it and try again.{more}"
-    )
+    # A field that takes several types has a problem for each of them.
+    same = [each for each in problems if each["loc"][:1] == first["loc"][:1]]
+    fields = len({each["loc"][:1] for each in problems})
+    more = f" {fields - 1} more field(s) do not hold either." if fields > 1 else ""
+    told = dict.fromkeys(str(each["msg"]).removeprefix("Value error, ") for each in same)
+    message = "; or ".join(each[:1].lower() + each[1:] for each in told)
+    value = first.get("input") if first["type"] != "missing" and first["loc"] else None
+    place = ".".join(str(part) for at, part in enumerate(first["loc"]) if at == 0 or isinstance(part, int)) or "config"
+    return UsageError(message, place=place, value=value, remedy=f"Change it and try again.{more}")

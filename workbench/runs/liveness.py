@@ -7,19 +7,27 @@ the heartbeat decides nothing: a machine that swaps or sleeps is slow, not dead.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from datetime import timedelta
 
+from workbench.errors import StoreProblem
 from workbench.records import Attempt, Run, RunState, utc_now
 from workbench.runs import outcome
 from workbench.runs.identity import host_name, lock_held, process_lives
 from workbench.store import runs as run_store
 from workbench.store.database import Store
 
+logger = logging.getLogger(__name__)
+
 
 def reap(store: Store) -> list[str]:
     """Settle runs that are told as at work but have no living process, and let the queue move on.
+
+    Whoever reads runs calls this first, so it never stands in the way of reading: what cannot be written now, because
+    the disk is full or the store busy, is left to the next look.
 
     Returns:
         Ids of the runs whose state was corrected.
@@ -29,14 +37,25 @@ def reap(store: Store) -> list[str]:
         attempt = _current_attempt(store, run)
         if _alive(store, run, attempt):
             _end_overdue(store, run, attempt)
-        elif outcome.settle(store, run.id, run.attempt):
-            _end_group(attempt)
-            settled.append(run.id)
+            continue
+        with _left_to_the_next_look(run.id):
+            if outcome.settle(store, run.id, run.attempt):
+                _end_group(attempt)
+                settled.append(run.id)
     if settled or _queue_waits(store):
         from workbench.runs.launch import dispatch
 
-        dispatch(store)
+        with _left_to_the_next_look("the queue"):
+            dispatch(store)
     return settled
+
+
+@contextlib.contextmanager
+def _left_to_the_next_look(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (StoreProblem, OSError) as error:
+        logger.warning("%s could not be brought up to date: %s", what, error)
 
 
 def _queue_waits(store: Store) -> bool:

@@ -1,4 +1,8 @@
-"""InstructGPT's three stages on a starter kit, and DPO beside them: fine-tune → rankings → reward → reinforce.
+"""InstructGPT's three stages on a starter kit, and DPO beside them: fine-tune → rankings → reward → reinforce, again.
+
+Rankings, reward and reinforcement are gone through in rounds, as the paper iterates them: from the second round on the
+answers of the policy before are ranked beside the fine-tuned model's, so that the next reward has seen what the last
+one was deceived by. Each round learns from all rankings so far, and reinforces the fine-tuned model anew.
 
 The kit's scorer stands in for the people who rank, so that the whole loop can be measured by itself; its rankings are
 labelled as a scorer's. Demonstrations and prompts to rank are two parts of the kit's training rows; figures come from
@@ -10,12 +14,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import JsonValue
 
 from workbench.job import Job
-from workbench.records import DatasetKind, Example, Payload, Prompt, Run, Variant, Version
+from workbench.records import DatasetKind, Example, Model, Payload, Prompt, Run, Variant, Version
 from workbench.runs.parts import base_variant, ready_model, run_part, told_interval
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
@@ -28,8 +32,13 @@ RANKED_SHARE = 0.4
 """Share of the kit's training prompts that are ranked and reinforced on instead of demonstrated."""
 PAIRS_HELD_OUT = 0.15
 """Share of the ranked prompts whose pairs the reward's accuracy is measured on."""
+WATCHED_SHARE = 0.3
+"""Share of the ranked prompts that reinforcement does not learn from: on these its reward is held against the scorer,
+and a fall of ten points takes some thirty prompts to be told from chance."""
 ANSWER_TOKENS = 96
-QUICK = {"sft_tokens": 2_000, "ranked_prompts": 12, "steps": 4, "prompts": 12}
+QUICK = {"sft_tokens": 2_000, "ranked_prompts": 12, "steps": 4, "prompts": 12, "rounds": 1}
+SEEDS_APART = 1_000
+"""Between the seeds of two rounds, so that no answer is drawn twice."""
 
 
 def take_protocol(config: TourConfig, job: Job) -> Mapping[str, Any]:
@@ -40,9 +49,10 @@ def take_protocol(config: TourConfig, job: Job) -> Mapping[str, Any]:
         job: the tour's own run.
 
     Returns:
-        One document: `stages` (base, sft, rloo, dpo: variant, share of answers that keep every rule, mean share of
-        rules kept, chrF, KL to the fine-tuned model, seconds), `gains` over the fine-tuned model with paired intervals,
-        `reward` (held-out pair accuracy, number of pairs), `rankings`, and three answers.
+        One document: `stages` (base, sft, rloo, rloo_2 …, dpo: variant, share of answers that keep every rule, mean
+        share of rules kept, chrF, KL to the fine-tuned model, seconds), `gains` over the fine-tuned model with paired
+        intervals, `rounds` (each one's rankings and reward), `reward` (held-out pair accuracy, number of pairs) and
+        `rankings` of the last round, and three answers.
 
     Raises:
         RunProblem: one of the runs ended badly; its message is passed on.
@@ -66,25 +76,16 @@ def take_protocol(config: TourConfig, job: Job) -> Mapping[str, Any]:
     }  # fmt: skip
     sft_run = run_part(job, "training", "sft", sft_spec, sft_spec["name"])
     sft = _variant(job, sft_run)
-    rankings, pairs = _rank(config, job, asked, sft, scorer, size, name)
-    reward_spec: dict[str, Any] = {
-        "dataset": pairs["train"], "held_out": pairs["held_out"], "model": model.id, "adapter": sft.id,
-        "preset": "quick", "name": f"{name}: reward",
-    }  # fmt: skip
-    reward_run = run_part(job, "reward", "reward", reward_spec, reward_spec["name"])
-    rloo_spec: dict[str, Any] = {
-        "dataset": asked.id, "held_out": 0.1, "model": model.id, "adapter": sft.id, "reward": reward_run.id,
-        "preset": "quick", "max_steps": size["steps"], "max_answer_tokens": ANSWER_TOKENS, "eval_every": 0.5,
-        "name": f"{name}: RLOO",
-    }  # fmt: skip
-    rloo_run = run_part(job, "reinforcing", "rloo", rloo_spec, rloo_spec["name"])
+    rounds = _rounds(config, job, model, asked, sft, scorer, size, name)
+    last = rounds[-1]
     dpo_spec: dict[str, Any] = {
-        "dataset": pairs["train"], "held_out": pairs["held_out"], "model": model.id, "adapter": sft.id,
+        "dataset": last.pairs["train"], "held_out": last.pairs["held_out"], "model": model.id, "adapter": sft.id,
         "preset": "quick", "name": f"{name}: DPO",
     }  # fmt: skip
     dpo_run = run_part(job, "dpo", "dpo", dpo_spec, dpo_spec["name"])
 
-    made = {"base": base, "sft": sft, "rloo": _variant(job, rloo_run), "dpo": _variant(job, dpo_run)}
+    runs = {"sft": sft_run, **{stage_of(each.number): each.rloo for each in rounds}, "dpo": dpo_run}
+    made = {"base": base} | {stage: _variant(job, run) for stage, run in runs.items()}
     answer_spec: dict[str, Any] = {
         "prompts": held_out.id, "variants": [variant.id for variant in made.values()], "limit": size["prompts"],
         "scorers": [scorer, "chrf"], "temperature": 0.0, "max_tokens": 120,
@@ -92,22 +93,76 @@ def take_protocol(config: TourConfig, job: Job) -> Mapping[str, Any]:
     answers = run_part(job, "answering", "answer", answer_spec, f"{name}: held-out answers")
     moved = {
         stage: _divergence(job, stage, made[stage], made["base" if stage == "sft" else "sft"], held_out, size, name)
-        for stage in ("sft", "rloo", "dpo")
+        for stage in runs
     }
     job.progress("summing up")
-    runs = {"sft": sft_run, "rloo": rloo_run, "dpo": dpo_run}
     document = _document(job, answers, made, runs, moved, scorer)
     return document | {
         "protocol": "instructgpt",
         "kit": config.kit,
         "scorer": scorer,
-        "rankings": rankings,
-        "reward": _reward_figures(reward_run),
+        "rankings": last.rankings,
+        "reward": _reward_figures(last.reward),
+        "rounds": [_round_figures(each) for each in rounds],
         "parts": {"demonstrations": shown.rows, "prompts_to_rank": asked.rows, "held_out": held_out.rows},
         "answers_run": answers.id,
         "seconds": round(time.monotonic() - began, 1),
         "quick": config.quick,
     }
+
+
+class Round(NamedTuple):
+    """One pass through rankings, reward and reinforcement."""
+
+    number: int
+    """From 1."""
+    rankings: dict[str, JsonValue]
+    """What was ranked, and what it gave."""
+    pairs: dict[str, str | None]
+    """Versions of the preferences of this and all earlier rounds: `train` and `held_out`."""
+    reward: Run
+    """The reward model's run."""
+    rloo: Run
+    """The reinforcement's run."""
+
+
+def stage_of(number: int) -> str:
+    """What a round's policy goes by: `rloo`, then `rloo_2`, `rloo_3` and so on."""
+    return f"rloo{_mark(number)}"
+
+
+def _mark(number: int) -> str:
+    return "" if number == 1 else f"_{number}"
+
+
+def _rounds(
+    config: TourConfig, job: Job, model: Model, asked: Version, sft: Variant, scorer: str, size: Mapping[str, int],
+    name: str,
+) -> list[Round]:  # fmt: skip
+    rounds: list[Round] = []
+    for number in range(1, size["rounds"] + 1):
+        mark, called = _mark(number), name if number == 1 else f"{name}, round {number}"
+        before = [_variant(job, each.rloo) for each in rounds[-1:]]
+        queues = [str(each.rankings["queue"]) for each in rounds]
+        rankings, pairs = _rank(config, job, asked, [sft, *before], queues, scorer, size, called, number)
+        reward_spec: dict[str, Any] = {
+            "dataset": pairs["train"], "held_out": pairs["held_out"], "model": model.id, "adapter": sft.id,
+            "preset": "quick", "name": f"{called}: reward",
+        }  # fmt: skip
+        reward = run_part(job, f"reward{mark}", "reward", reward_spec, reward_spec["name"])
+        rloo_spec: dict[str, Any] = {
+            "dataset": asked.id, "held_out": WATCHED_SHARE, "held_out_prompts": 64, "model": model.id,
+            "adapter": sft.id, "reward": reward.id, "watch_scorers": [scorer], "preset": "quick",
+            "max_steps": size["steps"], "max_answer_tokens": ANSWER_TOKENS, "eval_every": 0.5,
+            "name": f"{called}: RLOO",
+        }  # fmt: skip
+        rloo = run_part(job, f"reinforcing{mark}", "rloo", rloo_spec, rloo_spec["name"])
+        rounds.append(Round(number, rankings, pairs, reward, rloo))
+    return rounds
+
+
+def _round_figures(each: Round) -> dict[str, JsonValue]:
+    return {"round": each.number, "rankings": each.rankings, "reward": _reward_figures(each.reward)}
 
 
 def _size(config: TourConfig) -> dict[str, int]:
@@ -163,22 +218,25 @@ def _variant(job: Job, run: Run) -> Variant:
 
 
 def _rank(
-    config: TourConfig, job: Job, asked: Version, sft: Variant, scorer: str, size: Mapping[str, int], name: str
-) -> tuple[dict[str, JsonValue], dict[str, str | None]]:
-    """Sample answers, let the scorer rank them, and make preferences of the rankings."""
+    config: TourConfig, job: Job, asked: Version, writers: list[Variant], queues: list[str], scorer: str,
+    size: Mapping[str, int], name: str, number: int,
+) -> tuple[dict[str, JsonValue], dict[str, str | None]]:  # fmt: skip
+    """Sample answers, let the scorer rank them, and make preferences of these and all earlier rankings."""
     from workbench.evaluation.rank_by_scorer import rank_by_scorer
     from workbench.preferences.pairs import build_preferences
 
     spec = {
-        "prompts": asked.id, "variants": [sft.id], "answers": config.answers, "limit": size["ranked_prompts"],
-        "temperature": 1.0, "top_p": 1.0, "max_tokens": ANSWER_TOKENS, "scorers": [scorer], "queue": f"{name}, ranked",
+        "prompts": asked.id, "variants": [writer.id for writer in writers], "answers": config.answers,
+        "limit": size["ranked_prompts"], "temperature": 1.0, "top_p": 1.0, "max_tokens": ANSWER_TOKENS,
+        "seed": SEEDS_APART * (number - 1), "scorers": [scorer], "queue": f"{name}, ranked",
         "guidelines": "Ranked by the kit's scorer, not by people.",
     }  # fmt: skip
-    sampled = run_part(job, "sampling", "sample", spec, f"{name}: answers to rank")
+    sampled = run_part(job, f"sampling{_mark(number)}", "sample", spec, f"{name}: answers to rank")
     job.progress("ranking by the scorer")
     queue = str(sampled.result["queue_id"])
     rank_by_scorer(job.store, queue, scorer)
-    built = build_preferences(job.store, [queue], f"{name}, preferences {job.run_id[-6:]}", held_out=PAIRS_HELD_OUT)
+    title = f"{name}, preferences {job.run_id[-6:]}"
+    built = build_preferences(job.store, [*queues, queue], title, held_out=PAIRS_HELD_OUT)
     told: dict[str, JsonValue] = {
         "queue": queue,
         "source": "scorer",
@@ -188,7 +246,7 @@ def _rank(
         "held_out_pairs": built.held_out.rows if built.held_out else 0,
         "version": built.train.id,
     }
-    job.result(rankings=told)
+    job.result(**{f"rankings{_mark(number)}": told})
     return told, {"train": built.train.id, "held_out": built.held_out.id if built.held_out else None}
 
 

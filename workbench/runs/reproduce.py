@@ -1,71 +1,32 @@
-"""Reproduce: a manifest of everything an adapter was made from, and the run that makes it again from one.
+"""Reproduce: the run that makes an adapter or a reward model again from its manifest.
 
-A manifest names data, base and earlier adapters by what they are (digests), not by ids of one home folder, so that it
-also works in another where the same are present. On one machine with the same packages and threads on CPU, the same
-manifest gives the same adapter, digest and all; where something differs, `check_manifest` says so before anything runs.
+On one machine with the same packages and threads on CPU, the same manifest gives the same digest. What is missing here
+stops it; what differs is said before anything runs. What a manifest holds is `manifests`' business.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import JsonValue, ValidationError
-
-from workbench.errors import Conflict, NotFound, UsageError
-from workbench.records import Record, Run, RunState, Variant, Version
+from workbench.errors import ModelProblem, NotFound, TemplateProblem, WorkbenchError
+from workbench.records import Model, Record, Run, RunState, Version, new_id
 from workbench.runs.kinds import get_kind
 from workbench.runs.launch import launch_run
+from workbench.runs.manifests import REINFORCED, DataPin, Manifest, RewardPin
 from workbench.store import datasets as dataset_store
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
-from workbench.store.lineage import read_inputs
-from workbench.training.provenance import made_with
+from workbench.store.lineage import ALL_RUNS
+from workbench.training.labels import LABELS_FILE, labels_now, write_labels
+from workbench.training.provenance import digest_reading, made_with
+from workbench.training.reward_models import check_reward_folder, list_reward_models
 
-
-class DataPin(Record):
-    """A dataset version by what it holds."""
-
-    name: str
-    """What it was called."""
-    content_hash: str
-    """Digest over the ordered row hashes."""
-    rows: int
-    """Rows."""
-
-
-class Manifest(Record):
-    """Everything an adapter was made from."""
-
-    format: Literal["workbench-manifest-1"] = "workbench-manifest-1"
-    """Of this file."""
-    name: str
-    """Name of the variant."""
-    kind: str
-    """Kind of the run."""
-    spec: dict[str, JsonValue]
-    """The run's settings."""
-    seed: int | None = None
-    """Seed, as in the settings."""
-    dtype: str | None = None
-    """Number format of the base, as in the settings."""
-    base_name: str
-    """What the base was called."""
-    base_digest: str
-    """Digest of its weights."""
-    data: DataPin
-    """What it was trained on."""
-    held_out: DataPin | None = None
-    """What it was measured on, where that is a dataset of its own."""
-    adapter_before: str | None = None
-    """Digest of the adapter it went on from."""
-    made_with: dict[str, JsonValue]
-    """Code, lock digest, libraries, threads, machine."""
-    adapter_digest: str
-    """What came out."""
+KTO = "kto"
+Missing = (NotFound, ModelProblem, TemplateProblem)
 
 
 class Finding(Record):
@@ -77,105 +38,13 @@ class Finding(Record):
     """In words."""
 
 
-def make_manifest(store: Store, variant: Variant) -> Manifest:
-    """The manifest of an adapter that was trained here.
-
-    Raises:
-        UsageError: it was not, or its run did not finish.
-        NotFound: its run, data or base is gone.
-        Conflict: rows of its data were purged, so that it cannot be made again.
-    """
-    if variant.run_id is None or variant.adapter_digest is None:
-        raise UsageError(
-            "only an adapter that was trained here can be reproduced",
-            value=variant.name,
-            remedy="Choose a variant that a training run made.",
-        )
-    run = run_store.get_run(store, variant.run_id)
-    if run.state is not RunState.FINISHED:
-        raise UsageError("the run that made it has not finished", place=run.name, value=run.state.value)
-    inputs = {"version_id": run.result.get("version_id"), "model_id": variant.model_id, **read_inputs(store, run.id)}
-    model = model_store.get_model(store, str(inputs["model_id"]))
-    held_out = inputs.get("held_out_version_id")
-    before = inputs.get("adapter_id")
-    known = run.result.get("made_with")
-    return Manifest(
-        name=variant.name,
-        kind=run.kind,
-        spec=run.spec,
-        seed=_whole(run.spec.get("seed")),
-        dtype=str(run.spec["dtype"]) if run.spec.get("dtype") else None,
-        base_name=model.name,
-        base_digest=model.base_digest or "",
-        data=_pin(store, str(inputs["version_id"])),
-        held_out=_pin(store, str(held_out)) if held_out else None,
-        adapter_before=model_store.get_variant(store, str(before)).adapter_digest if before else None,
-        made_with=known if isinstance(known, dict) else made_with(store.settings),
-        adapter_digest=variant.adapter_digest,
-    )
-
-
-def _whole(value: JsonValue) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-def _pin(store: Store, version_id: str) -> DataPin:
-    version = dataset_store.get_version(store, version_id)
-    dataset = dataset_store.get_dataset(store, version.dataset_id)
-    name = f"{dataset.name}@{version.number}"
-    if version.manifest.get("purged"):
-        raise Conflict("rows of its data were purged, so that the same adapter cannot be made again", place=name)
-    return DataPin(name=name, content_hash=version.content_hash, rows=version.rows)
-
-
-def write_manifest(manifest: Manifest, path: Path) -> Path:
-    """Write a manifest as JSON, which is YAML as well.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        raise UsageError(f"the manifest cannot be written: {error.strerror}", place=str(path)) from error
-    return path
-
-
-def read_manifest(source: Path | Mapping[str, Any]) -> Manifest:
-    """A manifest from a JSON or YAML file, or from its fields.
-
-    Raises:
-        UsageError: it is none; names the field.
-    """
-    place = "manifest"
-    if isinstance(source, Path):
-        import yaml
-
-        place = str(source)
-        try:
-            source = yaml.safe_load(source.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is neither JSON nor YAML"
-            raise UsageError(f"the manifest cannot be read: {why}", place=place) from error
-    try:
-        return Manifest.model_validate(source)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise UsageError(
-            f"this is no manifest: {field}: {first['msg'].lower()}",
-            place=place,
-            remedy="Make one with `workbench lineage manifest VARIANT`.",
-        ) from error
-
-
 def check_manifest(store: Store, manifest: Manifest) -> list[Finding]:
     """What is missing here, and what differs from when the adapter was made; what is missing comes first."""
-    found = []
-    try:
-        _resolve(store, manifest)
-    except NotFound as error:
-        found.append(Finding(severity="missing", what=error.sentence()))
+    _, missing = _resolve(store, manifest)
+    found = [Finding(severity="missing", what=error.sentence()) for error in missing]
+    if manifest.kind == KTO and manifest.labels_digest is None:
+        what = "the manifest does not say what rankings added to the rows; they may add something else by now"
+        found.append(Finding(severity="differs", what=what))
     now = made_with(store.settings)
     for key, then in manifest.made_with.items():
         if now.get(key) != then:
@@ -184,58 +53,163 @@ def check_manifest(store: Store, manifest: Manifest) -> list[Finding]:
 
 
 def reproduce(store: Store, manifest: Manifest) -> Run:
-    """Launch the run that makes the adapter again.
+    """Launch the run that makes the adapter or the reward model again.
 
     Raises:
-        NotFound: base, data or the adapter it went on from is not here; says which.
+        NotFound: base, data, the adapter it went on from or the reward model is not here; says which.
+        ModelProblem: one of them is here, but its files are not what they were.
         UsageError: its settings no longer hold.
     """
-    return launch_run(store, manifest.kind, spec_here(store, manifest), name=f"{manifest.name[:180]} reproduced")
+    spec = spec_here(store, manifest)
+    name = f"{manifest.name[:180]} reproduced"
+    return launch_run(store, manifest.kind, spec, name=name, run_id=prepare_run(store, manifest))
+
+
+def prepare_run(store: Store, manifest: Manifest) -> str:
+    """An id for the run to come, whose folder holds what the first run read beside its dataset.
+
+    Raises:
+        NotFound: that is not here.
+    """
+    run_id = new_id("run")
+    if manifest.labels_digest is not None:
+        content = _find_labels(store, manifest.labels_digest, _find_data(store, manifest.data).id)
+        write_labels(store.settings.run_dir(run_id) / LABELS_FILE, content)
+    return run_id
 
 
 def spec_here(store: Store, manifest: Manifest) -> dict[str, Any]:
     """The manifest's settings with this home's ids for what they name.
 
     Raises:
-        NotFound: base, data or the adapter it went on from is not here; says which.
+        NotFound: base, data, the adapter it went on from or the reward model is not here; says which.
+        ModelProblem: one of them is here, but its files are not what they were.
     """
-    return {**manifest.spec, **_resolve(store, manifest)}
+    here, missing = _resolve(store, manifest)
+    for error in missing:
+        raise error
+    return {**manifest.spec, **here}
+
+
+def made_digest(run: Run) -> str | None:
+    """Digest of the adapter or the reward model that a run made; None where it made neither."""
+    reward = run.result.get("reward")
+    found = reward.get("digest") if isinstance(reward, dict) else run.result.get("adapter_digest")
+    return found if isinstance(found, str) else None
 
 
 def is_same(manifest: Manifest, run: Run) -> bool:
-    """Whether a run that has ended made the manifest's adapter, to the last bit."""
-    return run.state is RunState.FINISHED and run.result.get("adapter_digest") == manifest.adapter_digest
+    """Whether a run that has ended made what the manifest says, to the last bit."""
+    return run.state is RunState.FINISHED and made_digest(run) == manifest.adapter_digest
 
 
-def _resolve(store: Store, manifest: Manifest) -> dict[str, Any]:
-    fields = get_kind(manifest.kind).load_config().model_fields
+def _resolve(store: Store, manifest: Manifest) -> tuple[dict[str, Any], list[WorkbenchError]]:
+    """Settings that name this home's things, and what of them is missing."""
     here: dict[str, Any] = {}
-    models = [m for m in model_store.list_models(store, archived=True) if m.base_digest == manifest.base_digest]
-    ready = next((model for model in models if model.path is not None), None)
-    if ready is None:
+    missing: list[WorkbenchError] = []
+    try:
+        bases = _find_bases(store, manifest)
+        here["model"] = bases[0].id
+        if manifest.adapter_before is not None:
+            here["model"], here["adapter"] = _find_adapter(store, manifest.adapter_before, bases)
+    except Missing as error:
+        missing.append(error)
+    for field, pin in (
+        ("dataset", manifest.data),
+        ("held_out", manifest.held_out),
+        ("demonstrations", manifest.demonstrations),
+    ):
+        try:
+            if pin is not None:
+                here[field] = _find_data(store, pin).id
+        except NotFound as error:
+            missing.append(error)
+    try:
+        if manifest.labels_digest is not None and "dataset" in here:
+            _find_labels(store, manifest.labels_digest, str(here["dataset"]))
+    except NotFound as error:
+        missing.append(error)
+    try:
+        if manifest.kind in REINFORCED:
+            here["reward"] = _find_reward(store, manifest.reward)
+    except Missing as error:
+        missing.append(error)
+    fields = get_kind(manifest.kind).load_config().model_fields
+    return {key: value for key, value in here.items() if key in fields}, missing
+
+
+def _find_bases(store: Store, manifest: Manifest) -> list[Model]:
+    """Models of this home that are the manifest's base, tokenizer and template included; at least one."""
+    from workbench.models.fingerprints import digest_weights
+    from workbench.models.loading import model_folder
+
+    models = model_store.list_models(store, archived=True)
+    named = [model for model in models if model.base_digest == manifest.base_digest and model.path is not None]
+    if not named:
         raise NotFound(
             f"the base {manifest.base_name!r} is not here",
             value=manifest.base_digest[:16],
             remedy="Add the same model on the Models page.",
         )
-    here["model"] = ready.id
-    here["dataset"] = _find(store, manifest.data).id
-    if manifest.held_out is not None:
-        here["held_out"] = _find(store, manifest.held_out).id
-    if manifest.adapter_before is not None:
-        variants = model_store.list_variants(store, archived=True)
-        before = next((item for item in variants if item.adapter_digest == manifest.adapter_before), None)
-        if before is None:
-            raise NotFound(
-                "the adapter that training went on from is not here",
-                value=manifest.adapter_before[:16],
-                remedy="Import it, or reproduce it first.",
-            )
-        here["adapter"] = before.id
-    return {key: value for key, value in here.items() if key in fields}
+    problem: WorkbenchError | None = None
+    alike = []
+    for model in named:
+        try:
+            if digest_weights(model_folder(model)) != manifest.base_digest:
+                raise ModelProblem(
+                    f"the weights of the base {model.name!r} are not those it was added with",
+                    place=str(model.path),
+                    remedy="Put its files back, or add it again.",
+                )
+            if manifest.base_reading not in (None, digest_reading(model)):
+                raise _reads_otherwise(model)
+            alike.append(model)
+        except (ModelProblem, TemplateProblem) as error:
+            problem = problem or error
+    if not alike and problem is not None:
+        raise problem
+    return alike
 
 
-def _find(store: Store, pin: DataPin) -> Version:
+def _reads_otherwise(base: Model) -> ModelProblem:
+    return ModelProblem(
+        f"the base {base.name!r} has another tokenizer or chat template than then",
+        place=str(base.path),
+        remedy="Add the model with the files it had; other tokens make another outcome.",
+    )
+
+
+def _find_adapter(store: Store, digest: str, bases: Sequence[Model]) -> tuple[str, str]:
+    """Ids of the base and of the variant over it whose adapter has this digest."""
+    from workbench.models.fingerprints import digest_adapter
+
+    over = {model.id for model in bases}
+    found = [
+        variant
+        for variant in model_store.list_variants(store, archived=True)
+        if variant.adapter_digest == digest and variant.model_id in over
+    ]
+    for variant in found:
+        try:
+            if digest_adapter(Path(variant.adapter_path or "")) == digest:
+                return str(variant.model_id), variant.id
+        except ModelProblem:
+            continue
+    if found:
+        raise ModelProblem(
+            "the files of the adapter that training went on from are gone or were changed",
+            place=found[0].name,
+            value=digest[:16],
+            remedy="Put them back, or reproduce it first.",
+        )
+    raise NotFound(
+        "the adapter that training went on from is not here",
+        value=digest[:16],
+        remedy="Import it, or reproduce it first.",
+    )
+
+
+def _find_data(store: Store, pin: DataPin) -> Version:
     for dataset in dataset_store.list_datasets(store, archived=True):
         for version in dataset_store.list_versions(store, dataset.id):
             if version.content_hash == pin.content_hash and not version.manifest.get("purged"):
@@ -244,4 +218,55 @@ def _find(store: Store, pin: DataPin) -> Version:
         f"the rows of {pin.name!r} are not here",
         value=pin.content_hash[:16],
         remedy="Import the same file; equal rows in equal order give an equal hash.",
+    )
+
+
+def _find_labels(store: Store, digest: str, version_id: str) -> bytes:
+    """What rankings added to a version's rows when the run read it: as they stand, or as a run of this home kept it."""
+    runs = run_store.list_runs(store, kinds=[KTO], archived=True, limit=ALL_RUNS)
+    kept = [store.settings.run_dir(run.id) / LABELS_FILE for run in runs]
+    for content in (labels_now(store, version_id), *(path.read_bytes() for path in kept if path.is_file())):
+        if hashlib.sha256(content).hexdigest() == digest:
+            return content
+    raise NotFound(
+        "what rankings said beside the rows when it was made is not here, and by now they say something else",
+        value=digest[:16],
+        remedy="It can be made again in the home where it was made, as long as a run that read the same is kept.",
+    )
+
+
+def _find_reward(store: Store, pin: RewardPin | None) -> str:
+    """Id of the run that made the reward model of this digest, its files looked at."""
+    if pin is None:
+        raise NotFound(
+            "the manifest does not say which reward model it learned from",
+            remedy="It is of an earlier version: make it anew with `workbench lineage manifest` where the run is.",
+        )
+    known = list_reward_models(store, archived=True)
+    problem: WorkbenchError | None = None
+    for reward in known:
+        base = model_store.get_model(store, reward.model_id)
+        if reward.digest != pin.digest or base.base_digest != pin.base_digest:
+            continue
+        try:
+            check_reward_folder(reward, base)
+            if pin.base_reading not in (None, digest_reading(base)):
+                raise _reads_otherwise(base)
+            return reward.run_id
+        except (ModelProblem, TemplateProblem) as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
+    other = next((reward for reward in known if reward.name == pin.name), None)
+    if other is not None:
+        raise NotFound(
+            f"the reward model {pin.name!r} of this home is another one than it learned from: "
+            f"digest {pin.digest[:12]} over {pin.base_name!r} then, {other.digest[:12]} now",
+            value=pin.digest[:16],
+            remedy="Make the one it learned from again from a manifest of its own.",
+        )
+    raise NotFound(
+        f"the reward model {pin.name!r} that it learned from is not here",
+        value=pin.digest[:16],
+        remedy="Make it again first, from a manifest of its own.",
     )

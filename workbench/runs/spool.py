@@ -36,7 +36,7 @@ def drain(store: Store, run_id: str, folder: Path) -> int:
     """Move what is new in the spool into the store.
 
     Returns:
-        The number of points read; 0 when the store is busy, in which case the next drain tries again.
+        The number of points read; 0 when the store is busy or the disk full, in which case the next drain tries again.
     """
     path, mark = folder / "metrics.jsonl", folder / "metrics.offset"
     if not path.exists():
@@ -56,11 +56,11 @@ def drain(store: Store, run_id: str, folder: Path) -> int:
                 return total
             try:
                 run_store.add_metrics(store, run_id, points)
-            except StoreProblem:
+                aside = folder / "metrics.offset.partial"
+                aside.write_text(str(offset))
+                os.replace(aside, mark)
+            except (StoreProblem, OSError):
                 return total
-            aside = folder / "metrics.offset.partial"
-            aside.write_text(str(offset))
-            os.replace(aside, mark)
             total += len(points)
 
 

@@ -37,7 +37,7 @@ class TourConfig(RunConfig):
     """Most held-out prompts to answer."""
     protocol: Literal["sft", "instructgpt"] = "sft"
     """sft: fine-tune and compare. instructgpt: then rank answers by the kit's scorer, learn a reward from the rankings,
-    reinforce, and train DPO on the same rankings; half an hour or more on two cores."""
+    reinforce, once more with the new policy's answers, and train DPO on the same rankings; an hour on two cores."""
     sft_tokens: int = Field(default=4_500, ge=500, json_schema_extra={"group": "InstructGPT", "advanced": True})
     """Trained tokens of the first stage under instructgpt: few, so that there is something left to reinforce."""
     ranked_prompts: int = Field(default=64, ge=4, json_schema_extra={"group": "InstructGPT", "advanced": True})
@@ -46,6 +46,9 @@ class TourConfig(RunConfig):
     """Answers to each of them."""
     steps: int = Field(default=30, ge=1, json_schema_extra={"group": "InstructGPT", "advanced": True})
     """Optimizer steps of the reinforcement."""
+    rounds: int = Field(default=2, ge=1, le=5, json_schema_extra={"group": "InstructGPT", "advanced": True})
+    """Times through rankings, reward and reinforcement; from the second on the answers of the policy before are ranked,
+    too."""
 
 
 def take_tour(config: TourConfig, job: Job) -> Mapping[str, Any]:

@@ -36,7 +36,8 @@ class SelfInstructConfig(RunConfig):
     instances: int = Field(default=5, ge=1, le=5)
     """At most so many examples of a task."""
     held_out: tuple[str, ...] = (AUTO,)
-    """Datasets that nothing may leak from, besides; `auto` means every prompt set and every dataset a run held out."""
+    """Datasets that nothing may leak from, besides; `auto` means every prompt set and all that a training run held
+    out, a dataset of its own or a share of what it trained on."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Draws the examples that are shown, and seeds the generator where it takes a seed."""
     threshold: float = Field(default=0.7, ge=0, le=1, json_schema_extra=FILTERS)

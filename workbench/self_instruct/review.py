@@ -350,7 +350,8 @@ def _check_edit(
     if any(each.reason == "instance_contradicts" for each in judge_instances(kept)):
         raise UsageError("examples give different outputs for the same input", place="instances", remedy="Keep one.")
     run = run_store.get_run(store, candidate.run_id)
-    guard = load_guard(store, read_plan(run).held_out_version_ids, read_config(run).leak_threshold)
+    plan = read_plan(run)
+    guard = load_guard(store, plan.held_out_version_ids, read_config(run).leak_threshold, plan.held_out_shares)
     leak = guard.find(text)
     if leak is not None or any(each.reason for each in guard.judge(text, kept)):
         value = leak.text if leak else None

@@ -22,7 +22,7 @@ from workbench.errors import RunProblem, Stopped, WorkbenchError
 from workbench.job import Job
 from workbench.records import Completion, Message, Record, Variant, new_id, utc_now
 from workbench.self_instruct import parsing, prompts
-from workbench.self_instruct.configs import SelfInstructConfig
+from workbench.self_instruct.configs import AUTO, SelfInstructConfig
 from workbench.self_instruct.deciding import Decider
 from workbench.self_instruct.filters import (
     NO_ANSWER,
@@ -32,7 +32,7 @@ from workbench.self_instruct.filters import (
     judge_instruction,
     reason_of,
 )
-from workbench.self_instruct.held_out import find_held_out, held_out_texts
+from workbench.self_instruct.held_out import HeldOutShare, find_held_out, find_held_out_shares, held_out_texts
 from workbench.self_instruct.seeds import install_seeds, read_seeds
 from workbench.store import candidates as candidate_store
 from workbench.store import datasets as dataset_store
@@ -66,6 +66,8 @@ class Plan(Record):
     """Who writes."""
     held_out_version_ids: tuple[str, ...]
     """What nothing may leak from."""
+    held_out_shares: tuple[HeldOutShare, ...] = ()
+    """Rows that nothing may leak from, either: what training runs held out of their own dataset."""
 
 
 class Ask(NamedTuple):
@@ -102,6 +104,21 @@ def grow_dataset(config: SelfInstructConfig, job: Job) -> dict[str, Any]:
     return {**growth.figures(), "ended": ended}
 
 
+def check_grow(store: Store, config: SelfInstructConfig) -> None:
+    """What can be told before a run is launched.
+
+    Raises:
+        NotFound: a dataset or the variant is not there.
+        DataProblem: the seeds are no instructions with answers.
+        UsageError: the seeds are held out themselves.
+    """
+    model_store.get_variant(store, config.variant)
+    if config.seeds:
+        seeds = dataset_store.find_version(store, config.seeds)[1]
+        read_seeds(store, seeds)
+        find_held_out(store, [each for each in config.held_out if each != AUTO], seeds=seeds)
+
+
 def pin_plan(config: SelfInstructConfig, job: Job) -> Plan:
     """The plan of the first start, so that a name that has moved since changes nothing.
 
@@ -123,25 +140,30 @@ def pin_plan(config: SelfInstructConfig, job: Job) -> Plan:
         seeds_version_id=seeds.id,
         variant_id=model_store.get_variant(store, config.variant).id,
         held_out_version_ids=tuple(version.id for version in guards),
+        held_out_shares=find_held_out_shares(store, config.held_out, seeds=seeds),
     )
     job.result(self_instruct=plan.model_dump(mode="json"))
     return plan
 
 
-def load_guard(store: Store, version_ids: Iterable[str], threshold: float) -> LeakGuard:
-    """The guard of some held-out versions; one that was deleted since guards nothing any more.
+def load_guard(
+    store: Store, version_ids: Iterable[str], threshold: float, shares: Sequence[HeldOutShare] = ()
+) -> LeakGuard:
+    """The guard of some held-out versions and rows; what was deleted since guards nothing any more.
 
     Args:
         store: the store.
-        version_ids: what is held out.
+        version_ids: what is held out whole.
         threshold: ROUGE-L F1 from which a text is refused.
+        shares: what training runs held out of their own dataset.
     """
     known = {
         version.id: version
         for dataset in dataset_store.list_datasets(store, archived=True)
         for version in dataset_store.list_versions(store, dataset.id)
     }
-    return LeakGuard(held_out_texts(store, [known[each] for each in version_ids if each in known]), threshold)
+    versions = [known[each] for each in version_ids if each in known]
+    return LeakGuard(held_out_texts(store, versions, shares), threshold)
 
 
 def _connect(config: SelfInstructConfig, job: Job, variant: Variant) -> ChatClient:
@@ -173,7 +195,7 @@ class Growth:
     def __init__(self, config: SelfInstructConfig, job: Job, plan: Plan) -> None:
         self._config, self._job, self._store = config, job, job.store
         self._seeds = read_seeds(job.store, dataset_store.get_version(job.store, plan.seeds_version_id))
-        self._guard = load_guard(job.store, plan.held_out_version_ids, config.leak_threshold)
+        self._guard = load_guard(job.store, plan.held_out_version_ids, config.leak_threshold, plan.held_out_shares)
         self._decider = Decider(self._seeds, config.threshold)
         self._candidates: dict[str, Candidate] = {}
         self.kept = 0
@@ -442,8 +464,9 @@ class Growth:
     def _unusable(self) -> NoReturn:
         raise RunProblem(
             f"the generator gives no replies: {self._last_error}",
-            place=self._config.variant,
-            remedy="Check that it answers in the Playground, then resume the run: what it replied so far is kept.",
+            place=model_store.get_variant(self._job.store, self._config.variant).name,
+            remedy="Check that it answers in the Playground, then resume the run: what it replied so far is kept. "
+            "Where prompts are too long for it, start a run with fewer tasks shown, or with a model that reads more.",
         )
 
 

@@ -21,7 +21,7 @@ from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store import tables
 from workbench.store.database import Store
-from workbench.store.rankings import list_queues
+from workbench.store.rankings import Sources, list_queues, voted_by
 
 ALL_RUNS = 1_000_000_000
 OUTSIDE = ("import", "add_model", "tour", "serve", "demo")
@@ -175,6 +175,8 @@ class _Graph:
         for node in self.nodes.values():
             if node.kind in ("variant", "queue") and node.title == reference:
                 return node.id
+        if any(reference in (each.id, each.name) for each in dataset_store.list_datasets(self.store, archived=True)):
+            return dataset_store.find_version(self.store, reference)[1].id  # one without rows yet is told as such
         try:
             return dataset_store.find_version(self.store, reference)[1].id
         except NotFound as error:
@@ -328,8 +330,10 @@ class _Graph:
             self._link(variant.model_id, variant.id, "base of", gone="A base model")
 
     def _add_queue(self, queue: RankQueue) -> None:
-        raters = count_votes(self.store, queue.id)
-        detail: dict[str, JsonValue] = {"votes": sum(raters.values()), "raters": dict(raters), "source": queue.source}
+        people, scorers = count_votes(self.store, queue.id), count_votes(self.store, queue.id, "scorers")
+        detail: dict[str, JsonValue] = {"votes": sum(people.values()), "raters": dict(people), "source": queue.source}
+        if scorers:
+            detail["scorers"] = dict(scorers)
         self.nodes[queue.id] = Node(
             id=queue.id, kind="queue", title=queue.name, detail=detail, created_at=queue.created_at
         )
@@ -337,13 +341,13 @@ class _Graph:
             self._link(named, queue.id, "ranked in")
 
 
-def count_votes(store: Store, queue_id: str) -> dict[str, int]:
-    """How many votes each rater gave in a queue; skips and votes taken back do not count."""
+def count_votes(store: Store, queue_id: str, sources: Sources = "people") -> dict[str, int]:
+    """How many votes each person, or each scorer, gave in a queue; skips and votes taken back do not count."""
     rankings, items, undos = tables.rankings, tables.rank_items, tables.ranking_undos
     query = (
         select(rankings.c.rater, func.count())
         .join(items, items.c.id == rankings.c.item_id)
-        .where(items.c.queue_id == queue_id, rankings.c.skipped.is_(None))
+        .where(items.c.queue_id == queue_id, rankings.c.skipped.is_(None), voted_by(sources))
         .where(rankings.c.id.not_in(select(undos.c.ranking_id)))
         .group_by(rankings.c.rater)
         .order_by(rankings.c.rater)

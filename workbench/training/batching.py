@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from workbench.errors import UsageError
+
 JITTER = 0.1
 """Share by which a row's length is stretched at random before sorting, so that neighbours differ between epochs."""
 
@@ -83,6 +85,12 @@ def padding_share(batches: Sequence[Batch], lengths: Sequence[int]) -> float:
     return 1 - tokens / cells if cells else 0.0
 
 
+MOST_BATCHES = 1_000_000
+"""Batches of the longest run that can be planned; each takes tens of microseconds and some hundred bytes."""
+EXACT_BATCHES = 20_000
+"""Longer runs are forecast from as many batches."""
+
+
 @dataclass(frozen=True)
 class RunPlan:
     """The batches of a whole run, in order, and where its optimizer steps end."""
@@ -137,13 +145,21 @@ def plan_run(
         epochs: passes over the rows; with `max_steps`, as many as are needed.
         max_steps: steps to do instead of `epochs`.
         max_tokens: the run ends with the last step that stays within this many tokens; at least one step is done.
+
+    Raises:
+        UsageError: there are more than `MOST_BATCHES` batches.
     """
     batches: list[Batch] = []
     epoch = 0
     wanted = math.inf if max_steps is None else max_steps * batches_per_step
+    enough = math.inf if max_tokens is None else max_tokens // max(1, sum(lengths)) + 1
     while lengths and (len(batches) < wanted if max_steps is not None else epoch < epochs):
+        if epoch >= enough and len(batches) >= batches_per_step:
+            break  # what follows is beyond max_tokens
         batches += plan_epoch(lengths, tokens_per_batch=tokens_per_batch, seed=seed, epoch=epoch)
         epoch += 1
+        if epoch == 1:
+            check_extent(min(enough * len(batches), wanted if max_steps is not None else epochs * len(batches)))
     if max_steps is not None:
         batches = batches[: max_steps * batches_per_step]
     ends = [*range(batches_per_step, len(batches), batches_per_step), len(batches)] if batches else []
@@ -161,6 +177,78 @@ def plan_run(
         rows_after=tuple(rows[end - 1] for end in ends),
         padding=padding_share(batches, lengths),
     )
+
+
+def check_extent(batches: float) -> None:
+    """Refuse a run that nobody can wait for, before it is planned whole.
+
+    Raises:
+        UsageError: it has more than `MOST_BATCHES` batches.
+    """
+    if batches > MOST_BATCHES:
+        raise UsageError(
+            f"the run would have {batches:,.0f} batches, and {MOST_BATCHES:,} are the most that can be planned",
+            place="max_steps",
+            remedy="Lower max_steps or epochs, or make the batches larger.",
+        )
+
+
+@dataclass(frozen=True)
+class RunExtent:
+    """How much a run is, without every batch of it."""
+
+    steps: int
+    """Optimizer steps."""
+    tokens: int
+    """Tokens trained in all, without padding."""
+    padding: float
+    """Share of the batches' cells that hold no token."""
+    largest: int
+    """Cells of the largest batch."""
+
+
+def measure_run(
+    lengths: Sequence[int],
+    *,
+    tokens_per_batch: int,
+    batches_per_step: int,
+    seed: int,
+    epochs: int,
+    max_steps: int | None = None,
+    max_tokens: int | None = None,
+) -> RunExtent:
+    """What `plan_run` would plan, in figures: exact for short runs, scaled up from one epoch for long ones.
+
+    Args:
+        lengths: as in `plan_run`, like the others.
+        tokens_per_batch: bound on rows × longest row of a batch.
+        batches_per_step: batches accumulated into one optimizer step.
+        seed: the run's seed.
+        epochs: passes over the rows.
+        max_steps: steps to do instead of `epochs`.
+        max_tokens: the run ends with the last step that stays within this many tokens.
+
+    Raises:
+        UsageError: the run would be longer than any that can be planned.
+    """
+    first = plan_epoch(lengths, tokens_per_batch=tokens_per_batch, seed=seed, epoch=0)
+    mean = sum(lengths) / max(1, len(first))
+    batches = float(epochs * len(first) if max_steps is None else max_steps * batches_per_step if first else 0)
+    if max_tokens is not None and mean:
+        batches = min(batches, max(batches_per_step, max_tokens / mean))
+    check_extent(batches)
+    if batches > EXACT_BATCHES:
+        steps = max(1, round(batches / batches_per_step))
+        return RunExtent(steps, round(batches * mean), padding_share(first, lengths), _largest(first, lengths))
+    plan = plan_run(
+        lengths, tokens_per_batch=tokens_per_batch, batches_per_step=batches_per_step, seed=seed, epochs=epochs,
+        max_steps=max_steps, max_tokens=max_tokens,
+    )  # fmt: skip
+    return RunExtent(plan.steps, plan.tokens, plan.padding, _largest(plan.batches, lengths))
+
+
+def _largest(batches: Sequence[Batch], lengths: Sequence[int]) -> int:
+    return max((len(batch) * max(lengths[row] for row in batch) for batch in batches), default=0)
 
 
 def marks(every: float, steps: int) -> set[int]:

@@ -95,7 +95,7 @@ class TrainingConfig(RunConfig):
     """Kinds of datasets it learns from."""
 
     name: str = Field(default="", max_length=200, json_schema_extra=in_group(DATA))
-    """Name of the run and of the variant it makes; made from model and dataset where empty."""
+    """Name of the run and of the variant it makes; made from method, model and dataset where empty."""
     dataset: str = Field(min_length=1, json_schema_extra=in_group(DATA))
     """Dataset of examples: a name, a name@version or an id."""
     held_out: float | str | None = Field(default=0.05, json_schema_extra=in_group(DATA))
@@ -108,7 +108,7 @@ class TrainingConfig(RunConfig):
     """Quick, balanced or thorough fill the settings you leave alone; custom uses the plain defaults."""
     epochs: int = Field(default=2, ge=1, le=1000, json_schema_extra=in_group(LENGTH))
     """Passes over the training rows."""
-    max_steps: int | None = Field(default=None, ge=1, json_schema_extra=in_group(LENGTH, advanced=True))
+    max_steps: int | None = Field(default=None, ge=1, le=1_000_000, json_schema_extra=in_group(LENGTH, advanced=True))
     """Optimizer steps to do, whatever the epochs say."""
     learning_rate: float = Field(default=5e-4, gt=0, le=1, json_schema_extra=in_group(OPTIMISATION))
     """Largest step size. LoRA takes about ten times what full fine-tuning does; lower it if the loss jumps."""

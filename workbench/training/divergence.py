@@ -19,8 +19,9 @@ from pydantic import Field
 from workbench.errors import DataProblem, UsageError
 from workbench.job import Job
 from workbench.preferences.intervals import bootstrap_mean
-from workbench.records import RunConfig, Variant
+from workbench.records import Model, RunConfig, Variant
 from workbench.store import models as model_store
+from workbench.store.database import Store
 from workbench.store.datasets import find_version
 from workbench.training.rows import TrainingRow
 
@@ -72,10 +73,10 @@ def measure_kl(config: KLConfig, job: Job) -> dict[str, Any]:
     from workbench.training.measuring import held_out_losses
     from workbench.training.rollouts import draw_answers
 
-    variant, reference = _sides(job, config)
+    variant, reference = _sides(job.store, config)
     model_record = model_store.get_model(job.store, str(variant.model_id))
     renderer = load_renderer(model_record.path or "")
-    prompts, version_id = _prompts(job, config, renderer, model_record.info.get("context_length"))
+    prompts, version_id = _prompts(job, config, renderer, _room(config, model_record))
     job.progress(phase="loading the model")
     with _speakers(job, variant, reference) as (model, speak):
         rows: list[TrainingRow] = []
@@ -100,17 +101,43 @@ def measure_kl(config: KLConfig, job: Job) -> dict[str, Any]:
     return told | {"variant": variant.id, "reference": reference.id, "version": version_id}
 
 
-def _sides(job: Job, config: KLConfig) -> tuple[Variant, Variant]:
-    variant = model_store.get_variant(job.store, config.variant)
+def check_kl(store: Store, config: KLConfig) -> None:
+    """What can be told before a measurement is launched.
+
+    Raises:
+        NotFound: a variant or the dataset is not there.
+        UsageError: the two are not of one base model on this machine, or the answers leave no room for a prompt.
+    """
+    variant, _ = _sides(store, config)
+    find_version(store, config.prompts)
+    _room(config, model_store.get_model(store, str(variant.model_id)))
+
+
+def _room(config: KLConfig, model: Model) -> int:
+    """Tokens that a prompt may have."""
+    context = model.info.get("context_length")
+    room = (context if isinstance(context, int) else 4096) - config.max_tokens
+    if room < 1:
+        raise UsageError(
+            f"{model.name} reads {context:,} tokens, which the longest answer fills",
+            place="max_tokens",
+            value=config.max_tokens,
+            remedy="Lower it.",
+        )
+    return room
+
+
+def _sides(store: Store, config: KLConfig) -> tuple[Variant, Variant]:
+    variant = model_store.get_variant(store, config.variant)
     if variant.model_id is None:
         raise UsageError(
             "a model on a server does not tell how likely it holds a text", place="variant", value=variant.name,
             remedy="Choose a variant of a base model on this machine.",
         )  # fmt: skip
     if config.reference is None:
-        every = model_store.list_variants(job.store, model_id=variant.model_id, archived=True)
+        every = model_store.list_variants(store, model_id=variant.model_id, archived=True)
         return variant, next(other for other in every if other.adapter_path is None)
-    reference = model_store.get_variant(job.store, config.reference)
+    reference = model_store.get_variant(store, config.reference)
     if reference.model_id != variant.model_id:
         raise UsageError(
             "the two are not of one base model, so that their likelihoods do not compare",
@@ -121,17 +148,19 @@ def _sides(job: Job, config: KLConfig) -> tuple[Variant, Variant]:
     return variant, reference
 
 
-def _prompts(job: Job, config: KLConfig, renderer: Any, context: object) -> tuple[list[AskedPrompt], str]:
+def _prompts(job: Job, config: KLConfig, renderer: Renderer, room: int) -> tuple[list[AskedPrompt], str]:
     from workbench.datasets.versions import iter_rows
     from workbench.training.rl_prompts import render_prompts
 
-    _, version = find_version(job.store, config.prompts)
-    room = (context if isinstance(context, int) else 4096) - config.max_tokens
-    found, left_out = render_prompts(iter_rows(job.store, version), renderer, longest=max(0, room))
+    dataset, version = find_version(job.store, config.prompts)
+    found, left_out = render_prompts(iter_rows(job.store, version), renderer, longest=room)
     for reason, count in left_out.items():
         job.log(f"{count} rows {reason} and are left out")
     if not found:
-        raise DataProblem("no row has a prompt that can be answered", place=config.prompts, remedy="Choose another.")
+        why = "; ".join(f"{count} {reason}" for reason, count in left_out.items()) or "it has no rows"
+        raise DataProblem(
+            f"no row has a prompt that can be answered: {why}", place=dataset.name, remedy="Choose another dataset."
+        )
     return found[: config.limit], version.id
 
 

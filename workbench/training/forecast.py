@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import JsonValue
 
 from workbench.errors import ModelProblem, TemplateProblem, UsageError
-from workbench.records import Example, Model, Preference, Record, Row, RunConfig, RunState, Version
+from workbench.records import Example, Labelled, Model, Preference, Record, Row, RunConfig, RunState, Version
 from workbench.store import models as model_store
 from workbench.store.database import Store
 from workbench.store.datasets import get_version
 from workbench.store.runs import list_runs
-from workbench.training.batching import plan_run
+from workbench.training.batching import measure_run
 from workbench.training.configs import PlannedConfig, SFTConfig
 from workbench.training.losses import TILE_CELLS
 from workbench.training.rows import Inputs, render_rows, resolve_inputs
@@ -179,7 +179,7 @@ def forecast(
         held_out_rows: rows that each evaluation reads.
         rate: tokens per second that finished runs reached on this model, where known.
     """
-    plan = plan_run(
+    extent = measure_run(
         stats.lengths,
         tokens_per_batch=config.tokens_per_batch,
         batches_per_step=config.gradient_accumulation_steps,
@@ -188,7 +188,6 @@ def forecast(
         max_steps=config.max_steps,
         max_tokens=config.max_tokens if isinstance(config, SFTConfig) else None,
     )
-    largest = max((len(batch) * max(stats.lengths[row] for row in batch) for batch in plan.batches), default=0)
     layers = linear_layers(Path(model.path or ""))
     parameters = _parameters(model, layers)
     width = 2 if _dtype(config, machine) == "bfloat16" else 4
@@ -197,23 +196,23 @@ def forecast(
         "weights": parameters * width / MB,
         "adapter": trained * 4 / MB,
         "optimizer": trained * 12 / MB,
-        "activations": largest * _activation_bytes(config, model, layers, width) / MB,
+        "activations": extent.largest * _activation_bytes(config, model, layers, width) / MB,
         "logits": 2 * TILE_CELLS * 4 / MB,
         "program": PROGRAM_MB,
     }
     found, told, spread = _rate(rate, parameters, machine, config)
     cost = 1.0 if isinstance(config, SFTConfig) else PAIR_COST
-    evaluated = held_out_rows * _evaluations(config) * (plan.tokens / max(1, sum(map(len, plan.batches))))
-    seconds = OVERHEAD_S + cost * (plan.tokens / max(0.01, 1 - plan.padding) + evaluated / 2.5) / found
+    evaluated = held_out_rows * _evaluations(config) * (sum(stats.lengths) / max(1, len(stats.lengths)))
+    seconds = OVERHEAD_S + cost * (extent.tokens / max(0.01, 1 - extent.padding) + evaluated / 2.5) / found
     return Forecast(
         memory_parts={name: round(value, 1) for name, value in parts.items()},
         memory_mb=round(sum(parts.values()), 1),
         free_mb=machine.free_mb,
         rows=len(stats.lengths),
         held_out_rows=held_out_rows,
-        steps=plan.steps,
-        tokens=plan.tokens,
-        padding=plan.padding,
+        steps=extent.steps,
+        tokens=extent.tokens,
+        padding=extent.padding,
         trained_parameters=trained,
         seconds=seconds,
         seconds_low=seconds / spread,
@@ -244,18 +243,16 @@ def _measured(store: Store, version_id: str, folder: str, max_length: int) -> Ro
 
 def _lengths(rows: Sequence[Row], renderer: Renderer, max_length: int) -> list[int]:
     """Tokens of each training row; of a preference, both of its sides at the longer one's length."""
-    pairs = [row.payload for row in rows if isinstance(row.payload, Preference)]
+    answered = [row.payload for row in rows if isinstance(row.payload, Preference | Labelled)]
     lengths = render_rows([row for row in rows if isinstance(row.payload, Example)], renderer, max_length=max_length)
     found = list(lengths.lengths)
-    for pair in pairs:
+    for row in answered:
+        sides = (row.completion,) if isinstance(row, Labelled) else (row.chosen, row.rejected)
         try:
-            sides = [
-                len(renderer.render_prompt_completion(pair.prompt, side, None, max_length).ids)
-                for side in (pair.chosen, pair.rejected)
-            ]
+            read = [len(renderer.render_prompt_completion(row.prompt, side, None, max_length).ids) for side in sides]
         except TemplateProblem:
             continue  # the checks name it
-        found.append(2 * max(sides))
+        found.append(len(read) * max(read))
     return found
 
 

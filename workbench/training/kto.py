@@ -5,7 +5,8 @@ same batch, held equal by a test. Its baseline z0, how far the model has moved f
 does: each prompt of a batch with the answer of the one before it, without gradient. Departures from TRL: rows come
 finished from `workbench.datasets.render`; batches follow a `RunPlan`, so the mismatched answers are those of the very
 batch in every epoch; reference log-probabilities of both are read once before the first step and kept in the run's
-folder.
+folder. Each answer counts by its weight, which TRL knows nothing of; z0 does not, because it tells of the model and not
+of the data.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def train_kto(config: KTOConfig, job: Job) -> dict[str, Any]:
             sample_every=config.sample_every if config.sample_prompts else None,
             evaluate=evaluate,
             sample=sample,
-            weight_name="answers",
+            weight_name="answer_weight",
         )
         train_to_end(trainer, job, plan.steps)
 
@@ -172,9 +173,10 @@ def kto_losses(
 
 
 def untrained_loss(answers: Sequence[LabelledAnswer], config: KTOConfig) -> float:
-    """The mean loss of a model that is still its own reference: half of each answer's weight."""
-    weights = [config.desirable_weight if each.desirable else config.undesirable_weight for each in answers]
-    return sum(weights) / (2 * len(weights))
+    """The mean loss of a model that is still its own reference: half of λ, each answer counting by its weight."""
+    losses = [config.desirable_weight if each.desirable else config.undesirable_weight for each in answers]
+    weights = [each.weight for each in answers]
+    return sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / (2 * sum(weights))
 
 
 def tell_imbalance(job: Job, train: LabelledAnswers, config: KTOConfig) -> None:
@@ -183,13 +185,14 @@ def tell_imbalance(job: Job, train: LabelledAnswers, config: KTOConfig) -> None:
     if not good or not bad:
         job.log(f"all answers are {'good' if good else 'bad'}: the model is only pushed one way; watch the samples")
         return
-    ratio = config.desirable_weight * good / (config.undesirable_weight * bad)
-    if not 1 <= ratio <= 4 / 3:
+    more = train.weight_of(True) / train.weight_of(False)
+    ratio = config.desirable_weight / config.undesirable_weight * more
+    if not 1 - 1e-9 <= ratio <= 4 / 3 + 1e-9:  # weights such as 1/3 seldom add up to whole numbers
         job.log(
             f"{good} good and {bad} bad answers with these weights count {ratio:.2f} to 1; between 1 and 1.33 to 1 is "
-            f"advised, so either desirable_weight between {config.undesirable_weight * bad / good:.2f} and "
-            f"{config.undesirable_weight * bad / good * 4 / 3:.2f}, or undesirable_weight between "
-            f"{config.desirable_weight * good / bad * 3 / 4:.2f} and {config.desirable_weight * good / bad:.2f}"
+            f"advised, so either desirable_weight between {config.undesirable_weight / more:.2f} and "
+            f"{config.undesirable_weight / more * 4 / 3:.2f}, or undesirable_weight between "
+            f"{config.desirable_weight * more * 3 / 4:.2f} and {config.desirable_weight * more:.2f}"
         )
 
 
@@ -257,7 +260,7 @@ class AnswerBatches:
 
         Returns:
             input_ids, attention_mask, labels, each [rows, length], and the same of the counterparts as mismatched_…;
-            reference and mismatched_reference, desirable, each [rows].
+            reference and mismatched_reference, desirable, weights, each [rows].
         """
         import torch
 
@@ -269,6 +272,7 @@ class AnswerBatches:
             tensors |= {prefix + name: value for name, value in made.items()}
             tensors[f"{prefix}reference"] = torch.tensor([self.reference[number] for number in numbers])
         tensors["desirable"] = torch.tensor([self.answers[number].desirable for number in batch])
+        tensors["weights"] = torch.tensor([self.answers[number].weight for number in batch])
         return tensors
 
 
@@ -276,23 +280,25 @@ class AnswerBatches:
 
 
 def trainer_class() -> Any:
-    """The class: `Trainer` of transformers with the KTO loss."""
+    """The class: `Trainer` of transformers with the weighted KTO loss."""
     import torch
     from transformers import Trainer
 
     class PlannedKTOTrainer(planned(Trainer)):  # type: ignore[misc]
         config: KTOConfig
         fast = False
-        good = 0
-        bad = 0
+        good = 0.0
+        bad = 0.0
 
         def weight_of(self, batch: Any) -> float:
-            return float(len(batch["desirable"]))
+            return float(batch["weights"].sum())
 
         def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
             samples, weight = super().get_batch_samples(*args, **kwargs)
-            self.good = sum(int(batch["desirable"].sum()) for batch in samples)
-            self.bad = int(self.step_weight) - self.good
+            self.good, self.bad = (
+                sum(float(batch["weights"][batch["desirable"] == side].sum()) for batch in samples)
+                for side in (True, False)
+            )
             return samples, weight
 
         def logps(self, model: Any, inputs: Any, prefix: str = "") -> torch.Tensor:
@@ -326,14 +332,23 @@ def trainer_class() -> Any:
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             losses, ratios, logps, baseline = self.measure(model, inputs)
-            loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+            weights = inputs["weights"]
+            whole = weights.sum() if num_items_in_batch is None else num_items_in_batch
+            loss = (weights * losses).sum() / whole
             require_finite(loss, self.state.global_step)
-            self.note(kl=baseline * len(losses))
-            self.note_sides(inputs["desirable"], self.config.beta * ratios.detach(), logps.detach())
+            self.note(kl=baseline * weights.sum())
+            rewards = self.config.beta * ratios.detach()
+            self.note_sides(inputs["desirable"], weights * rewards, weights * logps.detach())
             return loss
 
         def note_sides(self, desirable: torch.Tensor, rewards: torch.Tensor, logps: torch.Tensor) -> None:
-            """Note means over the step's good and bad answers; `note` divides by all of the step's answers."""
+            """Note means over the step's good and bad answers; `note` divides by the weight of all of the step's.
+
+            Args:
+                desirable: whether each is a good one, [answers].
+                rewards: of each times its weight, [answers].
+                logps: of each times its weight, [answers], in nats.
+            """
             for name, values in (("reward", rewards), ("logp", logps)):
                 if self.good:
                     self.note(**{f"{name}_chosen": values[desirable].sum() * self.step_weight / self.good})
@@ -350,7 +365,7 @@ def trainer_class() -> Any:
 
 
 def held_out_answers(trainer: Any, answers: AnswerBatches, batches: Sequence[Batch]) -> list[dict[str, float]]:
-    """For each held-out answer its loss, reward, log-probability and its batch's z0, with dropout off."""
+    """For each held-out answer its weight, loss, reward, log-probability and its batch's z0, with dropout off."""
     import torch
 
     model, device = trainer.model, next(trainer.model.parameters()).device
@@ -364,6 +379,7 @@ def held_out_answers(trainer: Any, answers: AnswerBatches, batches: Sequence[Bat
                 losses, ratios, logps, baseline = trainer.measure(model, inputs)
                 for place, number in enumerate(batch):
                     found[number] = {
+                        "weight": answers.answers[number].weight,
                         "loss": float(losses[place]),
                         "reward": trainer.config.beta * float(ratios[place]),
                         "logp": float(logps[place]),
@@ -376,10 +392,13 @@ def held_out_answers(trainer: Any, answers: AnswerBatches, batches: Sequence[Bat
 
 
 def summary(found: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means over held-out answers: loss and KL over all, rewards and log-probabilities of good and bad ones apart."""
-    means = mean_of([{"weight": 1.0, "loss": each["loss"], "kl": each["kl"]} for each in found])
+    """Means over held-out answers: loss and KL over all, rewards and log-probabilities of good and bad ones apart.
+
+    Each answer counts by its weight.
+    """
+    means = mean_of([{name: each[name] for name in ("weight", "loss", "kl")} for each in found])
     for side, good in (("chosen", 1.0), ("rejected", 0.0)):
-        of_side = mean_of([{"weight": 1.0} | each for each in found if each["good"] == good])
+        of_side = mean_of([each for each in found if each["good"] == good])
         if of_side:
             means |= {f"reward_{side}": of_side["reward"], f"logp_{side}": of_side["logp"]}
     if "reward_chosen" in means and "reward_rejected" in means:
@@ -388,13 +407,17 @@ def summary(found: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def write_held_out_answers(answers: Sequence[LabelledAnswer], found: Sequence[dict[str, float]], path: Path) -> None:
-    """Write each held-out answer, the one most wrong first, as JSON lines: row_id, loss, reward, good, tokens."""
+    """Write each held-out answer, the one most wrong first, as JSON lines.
+
+    Each line has row_id, loss, reward, good, weight and tokens.
+    """
     entries: list[dict[str, Any]] = [
         {
             "row_id": answer.row.row_id,
             "loss": each["loss"],
             "reward": each["reward"],
             "good": answer.desirable,
+            "weight": answer.weight,
             "tokens": answer.row.supervised,
         }
         for answer, each in zip(answers, found, strict=True)

@@ -1,32 +1,35 @@
-"""From versions of preferences, and the rankings behind them, to single answers told good or bad: what KTO trains on.
+"""From datasets of preferences or of labels to rendered answers told good or bad: what KTO trains on.
 
-The better side of a pair is good, the worse one bad; within a ranking this is `preferences.pairs.iter_labels`' reading.
-Where a version was made of rankings, answers that raters called all bad and versions they wrote themselves come with
-them, although they are in no pair. Nothing here imports torch.
+What rows and the rankings behind them say of an answer is `preferences.labels`. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.datasets.checks import normal_prompt
 from workbench.datasets.segments import disk_told
 from workbench.datasets.versions import iter_rows
-from workbench.errors import DataProblem, NotFound, TemplateProblem
+from workbench.errors import DataProblem, TemplateProblem
 from workbench.job import Job
-from workbench.preferences.pairs import iter_labels, load_ranked
-from workbench.records import Message, Model, Prompt, Ranking, Record, Row, Version
+from workbench.preferences.labels import Label, asked_text, net_weight, ranking_labels, row_labels
+from workbench.records import Model
 from workbench.store.database import Store
-from workbench.store.datasets import HELD_OUT_END, find_version, get_dataset, get_version
-from workbench.training.pairs import preference_of
+from workbench.store.datasets import get_version
 from workbench.training.preference_configs import PreferenceConfig
 from workbench.training.rows import Inputs, TrainingRow, checked_rows
 
 if TYPE_CHECKING:
     from workbench.datasets.render import Renderer
+
+
+LABELS_FILE = "ranking_labels.jsonl"
+"""What a run read of rankings beside its rows, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class LabelledAnswer:
     """Prompt and answer, the loss on the answer."""
     desirable: bool
     """What people said of it."""
+    weight: float = 1.0
+    """What it counts beside others: by how much one side outweighs the other."""
 
     @property
     def start(self) -> int:
@@ -60,6 +65,10 @@ class LabelledAnswers:
         """Number of good ones."""
         return sum(answer.desirable for answer in self.answers)
 
+    def weight_of(self, desirable: bool) -> float:
+        """Weights of all good, or of all bad ones."""
+        return sum(answer.weight for answer in self.answers if answer.desirable == desirable)
+
     def in_words(self) -> str:
         """Numbers of each, for the run's log."""
         left = [(self.contested, "called good as often as bad"), (self.unreadable, "that cannot be learned")]
@@ -68,37 +77,8 @@ class LabelledAnswers:
         return f"{good} good and {len(self.answers) - good} bad answers" + (f" ({out} left out)" if out else "")
 
 
-class Label(Record):
-    """What one ranking, or one row without a ranking, says of an answer."""
-
-    source: str
-    """The ranking's id, or the row's."""
-    row_id: str
-    """The dataset row it comes from; empty where it comes from the ranking alone."""
-    prompt: tuple[Message, ...]
-    """What was asked."""
-    answer: tuple[Message, ...]
-    """What was answered."""
-    good: bool
-    """Better than another, or worse."""
-
-
-def pair_labels(rows: Iterable[Row]) -> Iterable[Label]:
-    """Both sides of each preference as labels; ties and rows with equal sides say nothing."""
-    for row in rows:
-        payload = preference_of(row)
-        if payload.weight == 0 or payload.chosen == payload.rejected:
-            continue
-        source = str(payload.meta.get("ranking") or row.row_id)
-        for answer, good in ((payload.chosen, True), (payload.rejected, False)):
-            yield Label(source=source, row_id=row.row_id, prompt=payload.prompt, answer=answer, good=good)
-
-
 def render_labels(labels: Iterable[Label], renderer: Renderer, *, max_length: int) -> LabelledAnswers:
-    """Labels as rendered answers, each answer to a prompt once.
-
-    Within a ranking an answer that beats one and loses to another stands in the middle and says nothing, as in
-    `workbench.preferences.pairs.iter_labels`. Between rankings the majority decides; an even vote says nothing.
+    """Labels as rendered answers, each answer to a prompt once and with the weight that `net_weight` gives it.
 
     Args:
         labels: of rankings and rows.
@@ -106,7 +86,7 @@ def render_labels(labels: Iterable[Label], renderer: Renderer, *, max_length: in
         max_length: longest row in tokens, prompt included.
     """
     rows: dict[tuple[int, ...], TrainingRow] = {}
-    said: dict[tuple[int, ...], dict[str, set[bool]]] = {}
+    said: dict[tuple[int, ...], dict[str, list[tuple[bool, float]]]] = {}
     unreadable = 0
     for label in labels:
         try:
@@ -119,79 +99,16 @@ def render_labels(labels: Iterable[Label], renderer: Renderer, *, max_length: in
             unreadable += 1
             continue
         rows.setdefault(row.ids, row)
-        said.setdefault(row.ids, {}).setdefault(label.source, set()).add(label.good)
-    answers, contested = [], 0
-    for ids, row in rows.items():
-        votes = sum(1 if next(iter(views)) else -1 for views in said[ids].values() if len(views) == 1)
-        if votes:
-            answers.append(LabelledAnswer(row, votes > 0))
-        else:
-            contested += 1
-    return LabelledAnswers(tuple(answers), contested, unreadable)
-
-
-def ranking_labels(store: Store, version: Version, rows: Sequence[Row]) -> list[Label]:
-    """What the rankings that a version was made of say beyond its pairs: answers all bad, and raters' own versions.
-
-    Only of prompts on the version's own side of the split.
-
-    Args:
-        store: the store.
-        version: of preferences; one that was not made of rankings has none.
-        rows: its rows.
-    """
-    told = version.provenance.get("rankings")
-    if not isinstance(told, dict):
-        return []
-    named: Any = told
-    try:
-        ranked = load_ranked(store, named["queues"], held_out=named["held_out"], seed=named["seed"])
-    except (NotFound, KeyError):  # the queue was deleted since: the pairs stand alone
-        return []
-    aside = {_asked(each.item.prompt) for each in ranked.items if each.held_out}
-    part = "held_out" if rows and all(normal_prompt(row) in aside for row in rows) else "train"
-    beyond = [
-        replace(each, rankings=(ranking if ranking.all_bad else _without_places(ranking),))
-        for each in ranked.items
-        for ranking in each.rankings
-    ]
-    kept_apart = _kept_apart(store, version) if part == "train" else set()
-    return [
-        Label(
-            source=each.rankings[0].id,
-            row_id="",
-            prompt=each.item.prompt,
-            answer=tuple(Message.model_validate(turn) for turn in label["completion"]),
-            good=label["label"],
-        )
-        for each in beyond
-        if _asked(each.item.prompt) not in kept_apart
-        for label in iter_labels(replace(ranked, items=(each,)), part=part)
-    ]
-
-
-def _without_places(ranking: Ranking) -> Ranking:
-    """A ranking of which only the rater's own version is left: its places are in the version's pairs already."""
-    return ranking.model_copy(update={"tiers": (), "unusable": ()})
-
-
-def _kept_apart(store: Store, version: Version) -> set[str]:
-    """Prompts of the version that was made beside this one to measure on; later votes may have moved the split."""
-    try:
-        _, sibling = find_version(store, get_dataset(store, version.dataset_id).name + HELD_OUT_END)
-    except NotFound:
-        return set()
-    return {normal_prompt(row) for row in iter_rows(store, sibling)}
-
-
-def _asked(prompt: tuple[Message, ...]) -> str:
-    return normal_prompt(Row(row_id="", row_hash="", payload=Prompt(messages=prompt)))
+        said.setdefault(row.ids, {}).setdefault(label.source, []).append((label.good, label.weight))
+    weighed = [(row, net_weight(said[ids])) for ids, row in rows.items()]
+    answers = tuple(LabelledAnswer(row, weight > 0, abs(weight)) for row, weight in weighed if weight)
+    return LabelledAnswers(answers, len(weighed) - len(answers), unreadable)
 
 
 def load_answers(
     job: Job, config: PreferenceConfig, inputs: Inputs, model: Model
 ) -> tuple[LabelledAnswers, LabelledAnswers]:
-    """Check and render labelled answers to train on and held out, from pairs and from the rankings behind them.
+    """Check and render labelled answers to train on and held out, from rows and from the rankings behind pairs.
 
     What the rankings add is kept in the run's folder at the first start, so that later votes change nothing.
 
@@ -203,7 +120,7 @@ def load_answers(
     more = _pinned_labels(job, inputs)
     aside = {normal_prompt(row) for row in apart}
     sides = [
-        [*pair_labels(rows), *(label for label in more if (_asked(label.prompt) in aside) == held)]
+        [*row_labels(rows), *(label for label in more if (asked_text(label.prompt) in aside) == held)]
         for rows, held in ((train, False), (apart, True))
     ]
     rendered, held_out = (render_labels(labels, renderer, max_length=config.max_length) for labels in sides)
@@ -218,13 +135,29 @@ def load_answers(
 
 
 def _pinned_labels(job: Job, inputs: Inputs) -> list[Label]:
-    path = job.folder / "ranking_labels.jsonl"
+    path = job.folder / LABELS_FILE
     if not path.is_file():
-        version = get_version(job.store, inputs.version_id)
-        found = ranking_labels(job.store, version, list(iter_rows(job.store, version)))
-        aside = path.with_suffix(".partial")
-        with disk_told(str(path)):
-            aside.write_text("".join(label.model_dump_json() + "\n" for label in found), encoding="utf-8")
-            os.replace(aside, path)
-    with path.open(encoding="utf-8") as lines:
-        return [Label.model_validate_json(line) for line in lines]
+        write_labels(path, labels_now(job.store, inputs.version_id))
+    content = path.read_bytes()
+    job.result(labels_digest=hashlib.sha256(content).hexdigest())
+    return [Label.model_validate_json(line) for line in content.splitlines()]
+
+
+def labels_now(store: Store, version_id: str) -> bytes:
+    """What the rankings behind a version add to its rows, as they stand now: one label a line."""
+    version = get_version(store, version_id)
+    found = ranking_labels(store, version, list(iter_rows(store, version)))
+    return "".join(label.model_dump_json() + "\n" for label in found).encode()
+
+
+def write_labels(path: Path, content: bytes) -> None:
+    """Put what rankings add into a run's folder, whole or not at all.
+
+    Raises:
+        StoreProblem: the disk is full.
+    """
+    aside = path.with_suffix(".partial")
+    with disk_told(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(content)
+        os.replace(aside, path)

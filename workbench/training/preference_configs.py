@@ -128,6 +128,12 @@ class DPOConfig(PreferenceConfig):
 class KTOConfig(PreferenceConfig):
     """Kahneman–Tversky optimisation: single answers told good or bad; better ones need no partner to beat."""
 
+    dataset_kinds: ClassVar[tuple[DatasetKind, ...]] = ("preferences", "labels")
+
+    dataset: str = Field(min_length=1, json_schema_extra=in_group(DATA))
+    """Dataset of preferences, of which either side is an answer, or of labels: a name, a name@version or an id."""
+    held_out: float | str | None = Field(default=0.1, json_schema_extra=in_group(DATA))
+    """Answers kept out of training to measure on: a share of the prompts (0.1), another dataset, or nothing."""
     desirable_weight: float = Field(default=1.0, gt=0, le=100, json_schema_extra=in_group(OPTIMISATION))
     """Weight of good answers. Where good and bad are unequal in number, bring weight × number to within 1 to 4/3."""
     undesirable_weight: float = Field(default=1.0, gt=0, le=100, json_schema_extra=in_group(OPTIMISATION))

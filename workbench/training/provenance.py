@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from workbench.records import Model, canonical_json
 from workbench.settings import Settings
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers")
@@ -31,6 +32,23 @@ def made_with(settings: Settings) -> dict[str, JsonValue]:
     found["python"] = platform.python_version()
     found["machine"] = f"{platform.system()} {platform.machine()}"
     return found
+
+
+def digest_reading(model: Model) -> str:
+    """Digest of what turns a conversation into a model's tokens: its tokenizer and its chat template.
+
+    Raises:
+        ModelProblem: the model's folder or a file of it is gone.
+        TemplateProblem: the template has a mistake.
+    """
+    from workbench.datasets.template import load_template
+    from workbench.models.fingerprints import digest_tokenizer
+    from workbench.models.loading import model_folder
+
+    folder = model_folder(model)
+    template = load_template(folder)
+    parts = [digest_tokenizer(folder), template.source, template.tool_source]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 def lock_digest(path: Path = LOCK) -> str | None:

@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import DataProblem, ModelProblem, UsageError
+from workbench.errors import ModelProblem
 from workbench.job import Job
 from workbench.records import Model, Variant
 from workbench.store import models as model_store
-from workbench.store.datasets import find_version
+from workbench.training.adapter_rank import tell_large_rank
 from workbench.training.batching import Batch, RunPlan, plan_run
 from workbench.training.callback import StepReporter
+from workbench.training.checking import find_demonstrations
 from workbench.training.crank import (
     choose_device,
     failures_in_words,
@@ -194,14 +195,7 @@ def _pin_demonstrations(config: RewardConfig, job: Job) -> str | None:
     if path.is_file():
         pinned = json.loads(path.read_text("utf-8"))
         return str(pinned["demonstrations_version_id"])
-    dataset, version = find_version(job.store, config.demonstrations)
-    if dataset.kind != "instructions":
-        raise DataProblem(
-            f"demonstrations are instructions with their answers, but this dataset holds {dataset.kind}",
-            place="demonstrations",
-            value=dataset.name,
-            remedy="Choose a dataset of instructions, or leave it empty.",
-        )
+    version = find_demonstrations(job.store, config.demonstrations)
     path.write_text(json.dumps({"demonstrations_version_id": version.id}), encoding="utf-8")
     job.result(demonstrations_version_id=version.id)
     return version.id
@@ -245,7 +239,7 @@ def load_trainable(
     """The base with a drawn score head and LoRA weights, new ones or those of a fine-tuned variant.
 
     Raises:
-        UsageError: the layers are not there, or the rank is larger than one.
+        UsageError: the layers are not there.
         ModelProblem: the variant's adapter cannot be continued as a reward model.
     """
     import torch
@@ -288,29 +282,9 @@ def load_trainable(
                 value=loaded.unexpected_keys[0],
                 remedy="Start from another adapter, or leave it empty.",
             )
-    _refuse_large_rank(model)
+    else:
+        tell_large_rank(model, job)
     return model
-
-
-def _refuse_large_rank(model: Any) -> None:
-    """A rank above a layer's smaller side learns nothing more and only costs memory.
-
-    Raises:
-        UsageError: there is such a layer.
-    """
-    for name, module in model.named_modules():
-        adapters = getattr(module, "lora_A", None)
-        if adapters is None or "default" not in adapters:
-            continue
-        rank, inputs = adapters["default"].weight.shape
-        outputs = module.lora_B["default"].weight.shape[0]
-        if rank > min(inputs, outputs):
-            raise UsageError(
-                f"the rank is larger than a layer: {name.rpartition('.')[2]} has {inputs} inputs and {outputs} outputs",
-                place="lora_r",
-                value=rank,
-                remedy=f"Use at most {min(inputs, outputs)}.",
-            )
 
 
 # Batches ------------------------------------------------------------------------------------------------------------

@@ -87,6 +87,6 @@ class RewardConfig(PlannedConfig):
     """Measure held-out loss and accuracy after this many steps; below 1 a share of the run; 0 only at the end."""
     answered_prompts: int = Field(default=6, ge=0, le=64, json_schema_extra=in_group(WATCHING, advanced=True))
     """Held-out prompts that the base model, and the adapter it starts from, answer once at the end, to show how far
-    apart their rewards lie; 0 for none. Not needed where the rankings tell who wrote each answer."""
+    apart their rewards lie; 0 for none. Whoever wrote some of the ranked answers is not asked again."""
     answer_tokens: int = Field(default=64, ge=1, le=1024, json_schema_extra=in_group(WATCHING, advanced=True))
     """Longest of these answers, in tokens."""

@@ -86,8 +86,8 @@ def diagnose(
         margins, count, prompt = scores.margins(), scores.column("count"), scores.column("prompt")
         bins, error = calibration(margins, count, prompt)
         groups |= _groups_of(job.store, scores, bias)
-        if config.answered_prompts and len(groups) == 3:  # the rankings tell no writer: ask base and tuned themselves
-            groups |= _answer_some(job, config, model, bias, held_out, model_record, start_from, renderer)
+        if config.answered_prompts and (silent := _silent_writers(job.store, scores, model_record, start_from)):
+            groups |= _answer_some(job, config, model, bias, held_out, model_record, silent, renderer)
         found = {
             "loss": pair_loss(scores),
             "accuracy": clustered_share(right_order(margins), count, prompt),
@@ -117,13 +117,13 @@ def diagnose(
 
 
 def measure_raters(store: Store, queues: Sequence[str]) -> Yardstick | None:
-    """How far the raters of these queues agree; None where no two ranked the same item."""
+    """How far the people who ranked these queues agree; None where no two ranked the same item. A scorer is nobody."""
     from workbench.preferences.agreement import measure_agreement
     from workbench.preferences.votes import read_votes
 
     if not queues:
         return None
-    agreement = measure_agreement(read_votes(store, list(queues)).counted)
+    agreement = measure_agreement(read_votes(store, list(queues), "people").counted)
     if agreement.same is None:
         return None
     return Yardstick(same=agreement.same, raters=agreement.raters, items=agreement.items)
@@ -143,6 +143,24 @@ def _groups_of(store: Store, scores: PairScores, bias: float) -> dict[str, list[
     return groups | written
 
 
+def _silent_writers(
+    store: Store, scores: PairScores, model_record: Model, start_from: Variant | None
+) -> list[tuple[str, Variant | None]]:
+    """Base and fine-tuned variant, the base as None, as far as none of the ranked answers is known to be theirs."""
+    wrote = {answer.variant for item in scores.prompts for answer in item.answers}
+    bases = {
+        variant.id
+        for variant in model_store.list_variants(store, archived=True)
+        if variant.model_id == model_record.id and variant.adapter_path is None
+    }
+    silent: list[tuple[str, Variant | None]] = []
+    if not wrote & bases:
+        silent.append((f"by {model_record.name}, greedy", None))
+    if start_from is not None and start_from.id not in wrote:
+        silent.append((f"by {start_from.name}, greedy", start_from))
+    return silent
+
+
 def _answer_some(
     job: Job,
     config: RewardConfig,
@@ -150,10 +168,10 @@ def _answer_some(
     bias: float,
     held_out: RankedPrompts,
     model_record: Model,
-    start_from: Variant | None,
+    writers: Sequence[tuple[str, Variant | None]],
     renderer: Renderer,
 ) -> dict[str, list[float]]:
-    """Rewards of greedy answers of the base, and of the fine-tuned variant it started from, to a few held-out prompts.
+    """Rewards of greedy answers to a few held-out prompts, by name of the writer; None is the base and comes first.
 
     Stopping leaves out what is missing: the reward model itself is trained.
     """
@@ -166,9 +184,6 @@ def _answer_some(
 
     device, dtype = choose_device(config)
     policy = load_policy(config, job, model_record, device, dtype)
-    writers: list[tuple[str, Variant | None]] = [(f"by {model_record.name}, greedy", None)]
-    if start_from is not None:
-        writers.append((f"by {start_from.name}, greedy", start_from))
     groups: dict[str, list[float]] = {}
     for name, variant in writers:
         if variant is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from workbench.errors import UsageError
 from workbench.records import DatasetKind
+from workbench.scoring.scorers import scorer_names
 from workbench.training.configs import (
     BATCHES,
     DATA,
@@ -79,7 +80,7 @@ class RLConfig(TrainingConfig):
     """Allow beta 0. Nothing then keeps the model from answers that only please the reward model."""
     epochs: int = Field(default=1, ge=1, le=1000, json_schema_extra=in_group(LENGTH, advanced=True))
     """Passes over the prompts, where no number of steps is given."""
-    max_steps: int | None = Field(default=None, ge=1, json_schema_extra=in_group(LENGTH))
+    max_steps: int | None = Field(default=None, ge=1, le=1_000_000, json_schema_extra=in_group(LENGTH))
     """Optimizer steps to do; where empty, as many as the epochs need."""
     answers_per_prompt: int = Field(default=4, ge=2, le=64, json_schema_extra=in_group(ANSWERS))
     """Answers drawn to each prompt; each is judged against the others."""
@@ -106,6 +107,12 @@ class RLConfig(TrainingConfig):
     eval_every: float = Field(default=0.125, ge=0, json_schema_extra=in_group(WATCHING))
     """Measure reward and KL on the held-out prompts after this many steps; below 1 a share of the run; 0 only at the
     end."""
+    watch_scorers: tuple[str, ...] = Field(
+        default=(), max_length=8, json_schema_extra=in_group(WATCHING) | {"choices": list(scorer_names())}
+    )
+    """Yardsticks that have no part in the reward, measured on the held-out answers each time: a rule scorer, or a
+    metric such as chrf where the held-out prompts have references. The run warns when one falls while KL climbs, which
+    the reward itself cannot show."""
     sample_prompts: tuple[str, ...] = Field(default=(), max_length=8, json_schema_extra=in_group(WATCHING))
     """Prompts answered while learning, to see the answers change. The first held-out prompts are shown in any case."""
     sample_every: float = Field(default=0.25, ge=0, json_schema_extra=in_group(WATCHING, advanced=True))
@@ -118,6 +125,16 @@ class RLConfig(TrainingConfig):
         if isinstance(values, dict) and "epochs" in values:
             return {"max_steps": None, **values}
         return values
+
+    @field_validator("watch_scorers")
+    @classmethod
+    def _known_scorers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = scorer_names()
+        for name in value:
+            if name not in known:
+                remedy = f"Choose among {', '.join(known)}, or none."
+                raise UsageError("no such scorer", place="watch_scorers", value=name, remedy=remedy)
+        return tuple(dict.fromkeys(value))
 
     @model_validator(mode="after")
     def _anchored(self) -> Self:

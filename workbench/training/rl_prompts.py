@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from workbench.errors import DataProblem, ModelProblem, TemplateProblem
+from workbench.errors import DataProblem, TemplateProblem
 from workbench.job import Job
-from workbench.records import Example, Message, Model, Payload, Preference, Row
-from workbench.training.batching import RunPlan
+from workbench.records import Example, Labelled, Message, Model, Payload, Preference, Prompt, Row
+from workbench.training.batching import RunPlan, check_extent
+from workbench.training.checking import check_room
 from workbench.training.rl_configs import RLConfig
 from workbench.training.rows import Inputs, check_method, refuse_findings, split_rows
 
@@ -40,11 +41,13 @@ class AskedPrompt:
     """What the model reads: the rendered conversation with the generation prompt."""
     ids: tuple[int, ...]
     """Its tokens, those of `Renderer.prompt_ids`."""
+    reference: str | None = None
+    """A good answer, where the row has one; nothing is learned from it."""
 
 
 def prompt_of(payload: Payload) -> tuple[Message, ...]:
     """The conversation up to the last answer; empty where nobody asks anything."""
-    if isinstance(payload, Preference):
+    if isinstance(payload, Preference | Labelled):
         messages = payload.prompt
     elif isinstance(payload, Example):
         answers = [place for place, message in enumerate(payload.messages) if message.role == "assistant"]
@@ -52,6 +55,16 @@ def prompt_of(payload: Payload) -> tuple[Message, ...]:
     else:
         messages = payload.messages
     return messages if messages and messages[-1].role in ("user", "tool") else ()
+
+
+def reference_of(payload: Payload) -> str | None:
+    """The answer that a row gives to what `prompt_of` asks; a preference's sides are what a reward learns from."""
+    if isinstance(payload, Prompt):
+        return payload.reference
+    if isinstance(payload, Example):
+        answers = [message.content for message in payload.messages if message.role == "assistant"]
+        return answers[-1] if answers else None
+    return None
 
 
 def render_prompts(rows: Iterable[Row], renderer: Renderer, *, longest: int) -> tuple[list[AskedPrompt], Counter[str]]:
@@ -81,7 +94,9 @@ def render_prompts(rows: Iterable[Row], renderer: Renderer, *, longest: int) -> 
         elif text in found:
             left_out["ask what another row asks"] += 1
         else:
-            found[text] = AskedPrompt(row.row_id, messages, tuple(tools) if tools else None, text, tuple(ids))
+            found[text] = AskedPrompt(
+                row.row_id, messages, tuple(tools) if tools else None, text, tuple(ids), reference_of(row.payload)
+            )
     return list(found.values()), left_out
 
 
@@ -94,14 +109,8 @@ def load_prompts(
         DataProblem: no prompt is left, or a held-out prompt is also trained on and `overrule_gates` is off.
         ModelProblem: the longest row does not fit the model.
     """
+    check_room(config, model)
     context = model.info.get("context_length")
-    if isinstance(context, int) and config.max_answer_tokens >= context:
-        raise ModelProblem(
-            f"{model.name} reads {context} tokens, which the longest answer fills",
-            place="max_answer_tokens",
-            value=config.max_answer_tokens,
-            remedy="Lower max_answer_tokens.",
-        )
     room = min(config.max_length, context) if isinstance(context, int) else config.max_length
     train_rows, held_out_rows = split_rows(job.store, config, inputs)
     refuse_findings(job, config, check_method(config, train_rows, held_out_rows, renderer))
@@ -146,10 +155,14 @@ def plan_prompts(
         seed: the run's seed.
         epochs: passes over the prompts, at least one step.
         max_steps: steps to do instead; the last set of answers may then get fewer iterations.
+
+    Raises:
+        UsageError: there are more than `MOST_BATCHES` steps.
     """
     draws = max(1, epochs * len(lengths) // prompts_per_step)
     if max_steps is not None:
         draws = -(-max_steps // iterations)
+    check_extent(draws * iterations)
     order: list[int] = []
     epoch = 0
     while lengths and len(order) < draws * prompts_per_step:

@@ -8,17 +8,18 @@ would spoil a whole step.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.errors import ModelProblem, NotFound, RunProblem, WorkbenchError
 from workbench.job import Job
 from workbench.records import Model, Record
 from workbench.store import models as model_store
+from workbench.training.provenance import digest_reading
 from workbench.training.rl_configs import RLConfig
 
 if TYPE_CHECKING:
@@ -198,6 +199,24 @@ class PinnedReward(Record):
     """The run that made it."""
     digest: str
     """Of its weights."""
+    name: str = ""
+    """What it was called; empty where an earlier version pinned it."""
+    base_name: str = ""
+    """What its base was called."""
+    base_digest: str = ""
+    """Digest of its base's weights."""
+    base_reading: str | None = None
+    """Digest of its base's tokenizer and chat template."""
+
+
+def read_pinned_reward(folder: Path) -> PinnedReward | None:
+    """The reward model that a run began with; None where none was pinned.
+
+    Args:
+        folder: the run's.
+    """
+    path = folder / PINNED
+    return PinnedReward.model_validate_json(path.read_bytes()) if path.is_file() else None
 
 
 def pin_reward(config: RLConfig, job: Job) -> RewardModel:
@@ -211,7 +230,7 @@ def pin_reward(config: RLConfig, job: Job) -> RewardModel:
     from workbench.training.reward_models import get_reward_model
 
     path = job.folder / PINNED
-    pinned = PinnedReward.model_validate_json(path.read_bytes()) if path.is_file() else None
+    pinned = read_pinned_reward(job.folder)
     try:
         found = get_reward_model(job.store, pinned.run_id if pinned else config.reward)
     except (NotFound, ModelProblem) as error:
@@ -223,8 +242,17 @@ def pin_reward(config: RLConfig, job: Job) -> RewardModel:
             remedy="Put it back and resume; nothing learned so far is lost. Or start a new run with another one.",
         ) from error
     if pinned is None:
+        base = model_store.get_model(job.store, found.model_id)
+        pinned = PinnedReward(
+            run_id=found.run_id,
+            digest=found.digest,
+            name=found.name,
+            base_name=base.name,
+            base_digest=base.base_digest or "",
+            base_reading=digest_reading(base),
+        )
         aside = path.with_suffix(".partial")
-        aside.write_text(json.dumps({"run_id": found.run_id, "digest": found.digest}), encoding="utf-8")
+        aside.write_text(pinned.model_dump_json(indent=1), encoding="utf-8")
         os.replace(aside, path)
         job.result(reward_run_id=found.run_id)
     elif pinned.digest != found.digest:

@@ -1,5 +1,8 @@
 """What is watched while a policy is reinforced: the figures of a step, held-out measurements, and over-optimisation.
 
+The reward cannot show by itself that it is being outwitted: it is what rises. A yardstick that has no part in it, such
+as a kit's rules or chrF against references, is measured on the same held-out answers where the run names one.
+
 KL is measured here alike for every method, whatever estimator enters its loss: the log-ratio of policy to reference
 summed over an answer's tokens, averaged over answers drawn from the policy. It is unbiased, in nats, and may be
 slightly negative by chance.
@@ -14,13 +17,16 @@ from typing import Any
 
 from workbench.job import Job
 from workbench.records import Record
+from workbench.scoring.scorers import METRICS, figure_title, measure_text
 from workbench.training.batching import RunPlan
 from workbench.training.callback import StepReporter
-from workbench.training.rl_rewards import Scored
+from workbench.training.rl_rewards import Answer, Scored
 
 SURE = 2.5
 """Standard errors by which the held-out reward must have fallen before it is called so: more than the usual 2, because
 the best of several measurements is the best partly by chance."""
+SURE_OF_START = 2.0
+"""The same where the start is what is compared with, which nobody picked."""
 FEWEST = 8
 """Held-out prompts below which nothing is said."""
 
@@ -34,14 +40,25 @@ class HeldOutPoint(Record):
     """Reward of each prompt's answer, the end rule applied, in an order that does not change."""
     kl: float
     """Nats an answer, from the policy to the one it started from."""
+    yardsticks: dict[str, tuple[float | None, ...]] = {}
+    """What each scorer that has no part in the reward says of the same answers; None where it has no reference."""
 
     @property
     def reward(self) -> float:
         """Mean over prompts."""
         return statistics.fmean(self.rewards)
 
+    def figure(self, scorer: str) -> float | None:
+        """A yardstick's mean over the prompts it can measure; None where there is none."""
+        values = self.figures(scorer)
+        return statistics.fmean(values) if values else None
 
-def find_over_optimisation(points: Sequence[HeldOutPoint]) -> str | None:
+    def figures(self, scorer: str) -> list[float]:
+        """A yardstick's figures of the prompts it can measure."""
+        return [value for value in self.yardsticks.get(scorer, ()) if value is not None]
+
+
+def find_over_optimisation(points: Sequence[HeldOutPoint]) -> list[str]:
     """Whether the policy has come to please the reward without being better by it on prompts it has not seen.
 
     That is so when, since its best measurement, KL has climbed and the held-out reward has fallen by more than chance:
@@ -52,23 +69,104 @@ def find_over_optimisation(points: Sequence[HeldOutPoint]) -> str | None:
         points: all measurements so far, in order of step.
 
     Returns:
-        The warning in words; None where there is none to give.
+        The warning in words; empty where there is none to give.
     """
     if len(points) < 2:
-        return None
+        return []
     last, best = points[-1], max(points, key=lambda point: point.reward)
     if best.step == last.step or last.kl <= best.kl or not len(best.rewards) == len(last.rewards) >= FEWEST:
-        return None
-    falls = [before - after for before, after in zip(best.rewards, last.rewards, strict=True)]
-    error = statistics.stdev(falls) / math.sqrt(len(falls))
-    if statistics.fmean(falls) <= SURE * error:
-        return None
-    return (
+        return []
+    if not _has_fallen(best.rewards, last.rewards, SURE):
+        return []
+    return [
         f"Over-optimisation: since step {best.step} KL has climbed from {best.kl:.2f} to {last.kl:.2f} nats an answer "
         f"while the held-out reward has fallen from {best.reward:.3f} to {last.reward:.3f}. The policy goes where the "
         f"reward is not to be trusted: stop, and train again for about {max(1, best.step)} steps, with a larger beta "
         f"or a lower learning_rate."
-    )
+    ]
+
+
+def find_outwitting(points: Sequence[HeldOutPoint]) -> list[str]:
+    """Which yardsticks say that the policy got worse on prompts it has not seen, whatever the reward says.
+
+    That is so when KL has climbed and a yardstick has fallen by more than chance, prompt by prompt: by two standard
+    errors since the start, or by 2.5 since its own best measurement.
+
+    Args:
+        points: all measurements so far, in order of step.
+
+    Returns:
+        A warning in words for each such yardstick.
+    """
+    return [found for scorer in (points[-1].yardsticks if points else ()) if (found := _outwitted(points, scorer))]
+
+
+def _outwitted(points: Sequence[HeldOutPoint], scorer: str) -> str | None:
+    last, measured = points[-1], [point for point in points if point.figures(scorer)]
+    if len(measured) < 2:
+        return None
+    best = max(measured, key=lambda point: point.figure(scorer) or 0.0)
+    for before, sure in ((measured[0], SURE_OF_START), (best, SURE)):
+        then, now = before.figures(scorer), last.figures(scorer)
+        if before.step == last.step or last.kl <= before.kl or not len(then) == len(now) >= FEWEST:
+            continue
+        if _has_fallen(then, now, sure):
+            rises = last.reward > before.reward
+            return (
+                f"Over-optimisation: since step {before.step} KL has climbed from {before.kl:.2f} to {last.kl:.2f} "
+                f"nats an answer and {scorer} ({figure_title(scorer).lower()}) has fallen from "
+                f"{statistics.fmean(then):.1f} to {statistics.fmean(now):.1f} on the held-out prompts, "
+                + ("while" if rises else "and so has")
+                + f" the held-out reward {'has risen ' if rises else ''}from {before.reward:.3f} to {last.reward:.3f}. "
+                + ("The policy pleases the reward model and not what it stands for: " if rises else "")
+                + "stop, read the held-out answers, and train again for fewer steps, with a larger beta, or with a "
+                "reward model that has seen answers like these ranked."
+            )
+    return None
+
+
+def _has_fallen(then: Sequence[float], now: Sequence[float], sure: float) -> bool:
+    """Whether figures fell, prompt by prompt, by more than so many standard errors of the differences."""
+    falls = [before - after for before, after in zip(then, now, strict=True)]
+    return statistics.fmean(falls) > sure * statistics.stdev(falls) / math.sqrt(len(falls))
+
+
+def find_blind_spots(references: Sequence[str | None], scorers: Sequence[str]) -> list[str]:
+    """Why over-optimisation would not be seen, in words; empty where it would.
+
+    Args:
+        references: of each held-out prompt, None where it has none.
+        scorers: the yardsticks that are asked for.
+    """
+    if not references:
+        return [
+            "Nothing is held out, so over-optimisation would not be seen: a rising reward is all there will be. Hold "
+            "out a share of the prompts, or name another dataset under held_out."
+        ]
+    found = []
+    if len(references) < FEWEST:
+        found.append(
+            f"Only {len(references)} of the prompts are held out, fewer than the {FEWEST} from which a fall can be "
+            "told from chance, so over-optimisation would not be seen. Hold out more, or raise held_out_prompts."
+        )
+    known = sum(reference is not None for reference in references)
+    for scorer in scorers:
+        if scorer in METRICS and known < FEWEST <= len(references):
+            found.append(
+                f"{scorer} compares answers with references, which {known} of {len(references)} held-out prompts have: "
+                f"it takes {FEWEST} for it to watch. Name a dataset with references under held_out."
+            )
+    return found
+
+
+def measure_yardsticks(answers: Sequence[Answer], scorers: Sequence[str]) -> dict[str, tuple[float | None, ...]]:
+    """What each scorer says of each answer; None where a metric has no reference."""
+    return {
+        scorer: tuple(
+            measure_text(scorer, answer.text, answer.prompt.messages, answer.prompt.reference) for answer in answers
+        )
+        for scorer in scorers
+    }
 
 
 def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:

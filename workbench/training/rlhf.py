@@ -23,6 +23,7 @@ from workbench.errors import ModelProblem, RunProblem
 from workbench.job import Job
 from workbench.records import Model, Variant
 from workbench.store import models as model_store
+from workbench.training.adapter_rank import tell_large_rank
 from workbench.training.batching import RunPlan
 from workbench.training.crank import (
     checkpointed,
@@ -54,8 +55,11 @@ from workbench.training.rl_rewards import (
 from workbench.training.rl_watch import (
     HeldOutPoint,
     RLReporter,
+    find_blind_spots,
+    find_outwitting,
     find_over_optimisation,
     interval_of_mean,
+    measure_yardsticks,
     reward_series,
 )
 from workbench.training.rollouts import answer_log_probs, draw_answers
@@ -112,7 +116,7 @@ def reinforce(
 
     Returns:
         adapter_path, variant_id, adapter_digest, steps, seconds, answers, eval_reward, eval_reward_start, eval_kl,
-        warnings.
+        the same two of each of `watch_scorers`, warnings.
 
     Raises:
         Stopped: Stop was pressed; the checkpoint is written.
@@ -151,7 +155,14 @@ def reinforce(
             "There is no KL anchor: beta is 0, and nothing holds the model near the one it started from. Watch the KL, "
             "and read the answers: a rising reward alone says little."
         )
-        job.log(f"WARNING: {told[0]}")
+    if len(train_prompts) == 1:
+        told.append(
+            "There is one prompt to learn from: what is learned holds for it, and nothing can be said beyond it. Give "
+            "more prompts."
+        )
+    told += find_blind_spots([prompt.reference for prompt in held_out], config.watch_scorers)
+    for warning in told:
+        job.log(f"WARNING: {warning}")
     job.result(warnings=list(told))
 
     with failures_in_words("Lower answers_per_batch or max_answer_tokens"):
@@ -163,6 +174,9 @@ def reinforce(
         judge = RewardFunction(reward, renderer, train_prompts, config.missing_end_score)
         build = TrainerParts(trainer_base, args_class, own)
         trainer = build_trainer(config, job, model_record, start_from, renderer, judge, plan, build)
+        if start_from is None:
+            told += tell_large_rank(trainer.model, job)
+            job.result(warnings=list(told))
 
         def evaluate(step: int) -> None:
             job.progress(phase="answering the held-out prompts")
@@ -171,15 +185,18 @@ def reinforce(
             except RunProblem:
                 trainer.keep()
                 raise
-            point = HeldOutPoint(step=step, rewards=scored.rewards, kl=statistics.fmean(kls))
+            point = HeldOutPoint(
+                step=step,
+                rewards=scored.rewards,
+                kl=statistics.fmean(kls),
+                yardsticks=measure_yardsticks(scored.answers, config.watch_scorers),
+            )
             trainer.points = [known for known in trainer.points if known.step < step] + [point]
-            low, high = interval_of_mean(scored.rewards)
+            figures = {"reward": scored.rewards} | {name: point.figures(name) for name in config.watch_scorers}
             lengths = [len(answer.ids) for answer in scored.answers]
             job.metric(
                 step,
-                eval_reward=point.reward,
-                eval_reward_low=low,
-                eval_reward_high=high,
+                **{key: value for name, values in figures.items() for key, value in _told_mean(name, values)},
                 eval_kl=point.kl,
                 eval_kl_per_token=sum(kls) / sum(lengths),
                 eval_ended=scored.ended,
@@ -187,11 +204,11 @@ def reinforce(
             )
             for slot, answer in enumerate(scored.answers[:SHOWN_PROMPTS], start=len(config.sample_prompts)):
                 job.sample(step, slot, answer.prompt.messages[-1].content, answer.text)
-            write_held_out(scored, kls, job.folder / HELD_OUT_FILE)
-            found = find_over_optimisation(trainer.points)
-            if found:
-                job.log(f"WARNING: {found}")
-            job.result(warnings=told + ([found] if found else []))
+            write_held_out(scored, kls, point.yardsticks, job.folder / HELD_OUT_FILE)
+            found = find_over_optimisation(trainer.points) + find_outwitting(trainer.points)
+            for warning in found:
+                job.log(f"WARNING: {warning}")
+            job.result(warnings=told + found)
 
         def sample(step: int) -> None:
             job.progress(phase="sampling answers")
@@ -214,8 +231,7 @@ def reinforce(
 
         if held_out and (not trainer.points or trainer.points[-1].step != plan.steps):  # resumed after the last step
             evaluate(plan.steps)
-        found = find_over_optimisation(trainer.points)
-        told += [found] if found else []
+        told += find_over_optimisation(trainer.points) + find_outwitting(trainer.points)
         if trainer.told_apart == 0:
             told.append(
                 "In no step did the reward tell the answers to a prompt apart, so nothing was learned from it. Look "
@@ -238,11 +254,23 @@ def reinforce(
         "eval_reward": points[-1].reward if points else None,
         "eval_reward_start": points[0].reward if points else None,
         "eval_kl": points[-1].kl if points else None,
+        **{f"eval_{name}": points[-1].figure(name) for name in config.watch_scorers if points},
+        **{f"eval_{name}_start": points[0].figure(name) for name in config.watch_scorers if points},
         "warnings": told,
     }
 
 
-def write_held_out(scored: Scored, kls: Sequence[float], path: Path) -> None:
+def _told_mean(name: str, values: Sequence[float]) -> list[tuple[str, float]]:
+    """The series of a held-out figure: its mean and the ends of its interval; none where there is nothing."""
+    if not values:
+        return []
+    low, high = interval_of_mean(values)
+    return [(f"eval_{name}", statistics.fmean(values)), (f"eval_{name}_low", low), (f"eval_{name}_high", high)]
+
+
+def write_held_out(
+    scored: Scored, kls: Sequence[float], yardsticks: Mapping[str, Sequence[float | None]], path: Path
+) -> None:
     """Write the answers to the held-out prompts, the lowest reward first, as JSON lines."""
     entries: list[dict[str, Any]] = [
         {
@@ -254,8 +282,11 @@ def write_held_out(scored: Scored, kls: Sequence[float], path: Path) -> None:
             "ended": answer.ended,
             "tokens": len(answer.ids),
             "kl": kl,
+            **{name: values[place] for name, values in yardsticks.items()},
         }
-        for answer, reward, raw, kl in zip(scored.answers, scored.rewards, scored.raw, kls, strict=True)
+        for place, (answer, reward, raw, kl) in enumerate(
+            zip(scored.answers, scored.rewards, scored.raw, kls, strict=True)
+        )
     ]
     entries.sort(key=lambda entry: entry["reward"])
     path.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), encoding="utf-8")

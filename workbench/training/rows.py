@@ -19,7 +19,7 @@ from workbench.store import models as model_store
 from workbench.store.database import Store
 from workbench.store.datasets import find_version, get_version
 from workbench.training.configs import SFTConfig, TrainingConfig
-from workbench.training.provenance import made_with
+from workbench.training.provenance import digest_reading, made_with
 
 if TYPE_CHECKING:
     from workbench.datasets.checks import CheckReport, Finding
@@ -125,32 +125,22 @@ def resolve_inputs(store: Store, config: TrainingConfig) -> Inputs:
     )
 
 
-def check_named(store: Store, config: TrainingConfig) -> None:
-    """Whether all that a config names is there and goes together, before a run is launched on it.
-
-    Raises:
-        NotFound: a dataset, version, model, variant or reward model is not there.
-        DataProblem: a dataset holds what the method does not learn from.
-        UsageError: the adapter to go on from lies over another base, or is a reward model.
-    """
-    from workbench.training.reward_models import get_reward_model
-
-    resolve_inputs(store, config)
-    reward = getattr(config, "reward", None)
-    if isinstance(reward, str):
-        get_reward_model(store, reward)
-
-
 def pin_inputs(config: TrainingConfig, job: Job) -> Inputs:
     """What the config named at the run's first start: a dataset that got a newer version since is still the old one."""
     path = job.folder / "inputs.json"
     if path.is_file():
         return Inputs.model_validate_json(path.read_bytes())
     inputs = resolve_inputs(job.store, config)
+    reading = digest_reading(model_store.get_model(job.store, inputs.model_id))
     aside = path.with_suffix(".partial")
     aside.write_text(json.dumps(inputs.model_dump(), indent=1), encoding="utf-8")
     os.replace(aside, path)
-    job.result(version_id=inputs.version_id, model_id=inputs.model_id, made_with=made_with(job.settings))
+    job.result(
+        version_id=inputs.version_id,
+        model_id=inputs.model_id,
+        made_with=made_with(job.settings),
+        base_reading=reading,
+    )
     return inputs
 
 

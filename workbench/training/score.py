@@ -27,6 +27,7 @@ from workbench.records import (
     Interval,
     Message,
     Record,
+    Run,
     RunConfig,
     Sampling,
     Score,
@@ -118,6 +119,23 @@ def check_what(config: ScoreConfig) -> None:
         raise UsageError("given answers answer one prompt", place="prompts", remedy="Leave the dataset out.")
     if config.variant and bool(config.prompt.strip()) == bool(config.prompts):
         raise UsageError("say either a prompt or a dataset of prompts", place="prompt")
+
+
+def check_score(store: Store, config: ScoreConfig) -> None:
+    """What can be told before a score run is launched.
+
+    Raises:
+        UsageError: it names not one thing to score, or a run that gives no answers.
+        NotFound: reward model, run, variant or dataset are not there.
+    """
+    check_what(config)
+    get_reward_model(store, config.reward)
+    if config.answers_of:
+        _answers_of(store, config.answers_of)
+    if config.variant:
+        model_store.get_variant(store, config.variant)
+    if config.prompts:
+        find_version(store, config.prompts)
 
 
 class ScoredAnswer(Record):
@@ -231,7 +249,7 @@ def score_answers(config: ScoreConfig, job: Job) -> dict[str, Any]:
     if not rewards:
         raise RunProblem(
             f"not one of {len(scored)} answers could be scored: {scored[0].note if scored else 'there is none'}",
-            place=config.reward,
+            place=reward.name,
             remedy="Shorten the prompt, or train a reward model with a larger max_length.",
         )
     return {
@@ -263,9 +281,14 @@ def _given(config: ScoreConfig) -> list[Completion]:
 
 
 def _of_run(job: Job, reference: str) -> list[Completion]:
-    run = run_store.get_run(job.store, reference)
+    run, found = _answers_of(job.store, reference)
     job.result(answers_run_id=run.id)
-    found = [each for each in answer_store.list_completions(job.store, run_id=run.id) if each.error is None]
+    return found
+
+
+def _answers_of(store: Store, reference: str) -> tuple[Run, list[Completion]]:
+    run = run_store.get_run(store, reference)
+    found = [each for each in answer_store.list_completions(store, run_id=run.id) if each.error is None]
     if not found:
         raise DataProblem(
             "this run has no answers",
@@ -273,7 +296,7 @@ def _of_run(job: Job, reference: str) -> list[Completion]:
             value=run.kind,
             remedy="Choose a run that answered a prompt set or sampled answers to rank.",
         )
-    return found
+    return run, found
 
 
 def _sampled(config: ScoreConfig, job: Job) -> list[Completion]:

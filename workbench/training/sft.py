@@ -16,6 +16,7 @@ from typing import Any
 from workbench.job import Job
 from workbench.records import Model, Variant
 from workbench.store import models as model_store
+from workbench.training.adapter_rank import tell_large_rank
 from workbench.training.batching import RunPlan, plan_run
 from workbench.training.callback import StepReporter
 from workbench.training.configs import SFTConfig
@@ -163,6 +164,8 @@ def build_trainer(
             processing_class=load_tokenizer(model_record),
             peft_config=lora_config(config) if start_from is None else None,
         )
+    if start_from is None:
+        tell_large_rank(trainer.model, job)
     trainer.plan = plan
     trainer.keep_checkpoints = config.keep_checkpoints
     trainer.fast_loss = fits(trainer.model)

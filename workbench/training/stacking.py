@@ -12,6 +12,7 @@ from typing import Any, Literal
 from workbench.errors import UsageError
 from workbench.job import Job
 from workbench.records import Variant
+from workbench.training.adapter_rank import tell_large_rank
 from workbench.training.configs import TrainingConfig
 from workbench.training.crank import layers_in_words, lora_config
 
@@ -28,7 +29,7 @@ def start_adapter(base: Any, config: TrainingConfig, start_from: Variant | None,
         config: settings of a new adapter.
         start_from: the variant whose adapter is continued or stacked on; None for a new one on the bare base.
         on_top: which of the two.
-        job: told when a rank is larger than a layer.
+        job: told when a new adapter's rank is larger than a layer.
 
     Raises:
         UsageError: layers that are not there, or an adapter that cannot be stacked on.
@@ -48,7 +49,7 @@ def start_adapter(base: Any, config: TrainingConfig, start_from: Variant | None,
         with layers_in_words(config):
             model.add_adapter(NEW, lora_config(config))
         _lay_on_top(model)
-    tell_large_rank(model, config, job)
+    tell_large_rank(model, job)
     return model
 
 
@@ -90,22 +91,6 @@ def _lay_on_top(model: Any) -> None:
     for module in model.modules():
         if BENEATH in getattr(module, "lora_dropout", {}):
             module.lora_dropout[BENEATH] = torch.nn.Identity()
-
-
-def tell_large_rank(model: Any, config: TrainingConfig, job: Job) -> None:
-    """Log where a new adapter's rank is larger than a layer it lies on: PEFT allows it, and it only costs."""
-    narrow: dict[str, int] = {}
-    for name, module in model.named_modules():
-        if NEW in getattr(module, "lora_A", {}):
-            side = min(int(module.in_features), int(module.out_features))
-            if side < config.lora_r:
-                narrow[name.rsplit(".", 1)[-1]] = side
-    if narrow:
-        told = ", ".join(f"{name} ({side})" for name, side in sorted(narrow.items()))
-        job.log(
-            f"the adapter's rank {config.lora_r} is larger than layers it lies on: {told}. That is allowed, but a rank "
-            "beyond a layer's smaller side adds memory and time, and nothing that can be learnt."
-        )
 
 
 def join_stacked(model: Any) -> str:

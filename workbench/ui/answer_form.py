@@ -9,9 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.evaluation.scorers import METRICS, scorer_names
 from workbench.evaluation.tasks import AnswerConfig
 from workbench.records import Dataset, Run
+from workbench.scoring.scorers import METRICS, scorer_names
 from workbench.store import runs as run_store
 from workbench.store.datasets import version_counts
 from workbench.ui.conversation import MOST_PANES

@@ -9,7 +9,7 @@ import streamlit as st
 from workbench.api import Workspace
 from workbench.datasets.row_drafts import NEW, ChangeDraft, Drafts, draft_row, list_unsaved, read_row_draft
 from workbench.errors import WorkbenchError
-from workbench.records import DATASET_KINDS, Dataset, DatasetKind, Example, Message, Payload, Preference
+from workbench.records import DATASET_KINDS, Dataset, DatasetKind, Example, Labelled, Message, Payload, Preference
 from workbench.store import answers as answer_store
 from workbench.ui.craft_bulk import show_replace
 from workbench.ui.craft_desk import CHANGES, ROWS, VIEW, VIEWS, Desk, guarded, open_desk, taken_problem
@@ -26,6 +26,7 @@ PICKED = "craft.dataset"
 KIND_LABELS: dict[DatasetKind, str] = {
     "instructions": "Examples to imitate",
     "preferences": "Preferences: a better and a worse answer",
+    "labels": "Labels: an answer told good or bad",
     "prompts": "Prompts to answer",
 }
 MARKS = {"edit": ":material/edit:", "new": ":material/add:", "delete": ":material/delete:"}
@@ -234,7 +235,7 @@ def _show_item(desk: Desk, key: str, payload: Payload | None, known: ChangeDraft
 def _first_words(payload: Payload | None) -> str:
     if payload is None:
         return "Unfinished"
-    messages: Sequence[Message] = payload.prompt if isinstance(payload, Preference) else payload.messages
+    messages: Sequence[Message] = payload.prompt if isinstance(payload, Preference | Labelled) else payload.messages
     asked = next((message.content for message in messages if message.role == "user"), messages[0].content)
     return shorten(asked, 60)
 

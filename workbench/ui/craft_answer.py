@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from workbench.api import Workspace
 from workbench.datasets.row_drafts import ChangeDraft, Group, RowDraft, TurnDraft
 from workbench.errors import UsageError
-from workbench.records import Completion, Message, Payload, Preference, Sampling, Variant
+from workbench.records import Completion, Labelled, Message, Payload, Preference, Sampling, Variant
 from workbench.runs.kinds import config_problem
 from workbench.ui.craft_desk import Desk, guarded
 from workbench.ui.errors import show_problem, shown_errors
@@ -43,7 +43,7 @@ def asked_messages(payload: Payload | None) -> list[Message]:
     """The conversation that a drafted answer would answer: all before the last answer; empty where there is none."""
     if payload is None:
         return []
-    if isinstance(payload, Preference):
+    if isinstance(payload, Preference | Labelled):
         messages = list(payload.prompt)
     else:
         messages = list(payload.messages)
@@ -61,7 +61,7 @@ def put_answer(row: RowDraft, kind: str, text: str, group: Group = "turns") -> R
         row: the draft.
         kind: what the dataset holds.
         text: the answer.
-        group: which answer of a preference.
+        group: which answer of a preference, or the labelled one.
     """
     if kind == "prompts":
         return row.model_copy(update={"reference": text})
@@ -90,12 +90,13 @@ def show_drafting(desk: Desk, row_key: str, row: RowDraft, payload: Payload | No
         target = "reference answer" if desk.dataset.kind == "prompts" else "answer"
         if desk.dataset.kind == "preferences":
             target = st.selectbox("As the", list(TARGETS), key="craft.target", width=160)
+        group: Group = "completion" if desk.dataset.kind == "labels" else TARGETS.get(target, "turns")
         with st.popover("Settings", icon=":material/tune:"):
             sampling = _settings()
         st.button(
             "Draft", icon=":material/auto_awesome:", key="craft.draft", disabled=not asked or sampling is None,
             help=None if asked else "The prompt comes first: the turns before the answer must end with the user's.",
-            on_click=guarded(_start), args=(desk, row_key, variant, asked, sampling, TARGETS.get(target, "turns")),
+            on_click=guarded(_start), args=(desk, row_key, variant, asked, sampling, group),
         )  # fmt: skip
     if row.tools.strip():
         st.caption("The variant sees the conversation, not the tool definitions.")

@@ -29,7 +29,12 @@ MOST_LIVE_CHARACTERS = 60_000
 TALL_CHARACTERS = 4_000
 """A longer text scrolls in a field of fixed height."""
 ROLE_LABELS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-GROUP_TITLES: dict[Group, str] = {"turns": "Prompt", "chosen": "Better answer", "rejected": "Worse answer"}
+GROUP_TITLES: dict[Group, str] = {
+    "turns": "Prompt",
+    "chosen": "Better answer",
+    "rejected": "Worse answer",
+    "completion": "Answer",
+}
 
 
 def show_editor(desk: Desk, row_key: str) -> None:
@@ -58,6 +63,10 @@ def show_editor(desk: Desk, row_key: str) -> None:
             _show_turns(desk, row_key, row, "chosen", False)
             _show_turns(desk, row_key, row, "rejected", False)
             _number(desk, row_key, "weight", "Weight", "Weight in the loss; 1 is the usual.")
+        elif desk.dataset.kind == "labels":
+            _show_turns(desk, row_key, row, "completion", False)
+            _label(desk, row_key)
+            _number(desk, row_key, "weight", "Weight", "Weight in the loss, above 0; 1 is the usual.")
         elif desk.dataset.kind == "prompts":
             _area(desk, row_key, "reference", row.reference or "", "Reference answer, for scorers that compare")
         if tools:
@@ -83,9 +92,10 @@ def _key(row_key: str, part: str) -> str:
 def _values(row: RowDraft) -> dict[str, Any]:
     """Each field's name and what the draft says there."""
     values: dict[str, Any] = {
-        "tools": row.tools, "reference": row.reference or "", "weight": row.weight, "tags": list(row.tags),
+        "tools": row.tools, "reference": row.reference or "", "weight": row.weight, "label": row.label,
+        "tags": list(row.tags),
     }  # fmt: skip
-    for turn in (*row.turns, *row.chosen, *row.rejected):
+    for turn in (*row.turns, *row.chosen, *row.rejected, *row.completion):
         values[f"{turn.key}.role"] = turn.role
         values[f"{turn.key}.content"] = turn.content
         values[f"{turn.key}.name"] = turn.name or ""
@@ -140,7 +150,7 @@ def _set_turn(turn_key: str, name: str) -> Callable[[RowDraft, Any], RowDraft]:
 
 
 def _with_turns(row: RowDraft, change: Callable[[TurnDraft], TurnDraft]) -> RowDraft:
-    groups: tuple[Group, ...] = ("turns", "chosen", "rejected")
+    groups: tuple[Group, ...] = ("turns", "chosen", "rejected", "completion")
     return row.model_copy(update={name: tuple(map(change, getattr(row, name))) for name in groups})
 
 
@@ -160,6 +170,14 @@ def _number(desk: Desk, row_key: str, part: str, label: str, help: str) -> None:
     st.number_input(
         label, min_value=0.0, max_value=1e6, step=0.1, key=_key(row_key, part), help=help, width=160,
         on_change=guarded(_on_field), args=(desk, row_key, part, _set(part)),
+    )  # fmt: skip
+
+
+def _label(desk: Desk, row_key: str) -> None:
+    st.toggle(
+        "A good answer", key=_key(row_key, "label"), on_change=guarded(_on_field),
+        args=(desk, row_key, "label", _set("label")),
+        help="On: KTO makes answers like this likelier. Off: it makes them less likely.",
     )  # fmt: skip
 
 
@@ -250,7 +268,7 @@ def _wants_tools(desk: Desk, row_key: str, row: RowDraft) -> bool:
 
 def _show_turns(desk: Desk, row_key: str, row: RowDraft, group: Group, tools: bool) -> None:
     turns: tuple[TurnDraft, ...] = getattr(row, group)
-    title = GROUP_TITLES[group] if desk.dataset.kind == "preferences" else ""
+    title = GROUP_TITLES[group] if desk.dataset.kind in ("preferences", "labels") else ""
     if title:
         st.markdown(f"**{title}**")
     for place, turn in enumerate(turns):

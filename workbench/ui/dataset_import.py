@@ -38,6 +38,7 @@ FORMATS = {
     "sharegpt": "ShareGPT (from and value)",
     "prompt_completion": "Prompt and completion",
     "preference": "Preference (chosen and rejected)",
+    "labels": "Labels (prompt, completion, good or bad)",
     "prompts": "Prompts, perhaps with a reference",
 }
 UPLOAD, PASTE, PATH = "Upload a file", "Paste text", "Path on this machine"
@@ -154,6 +155,8 @@ def _show_preview(ws: Workspace, source: Path) -> None:
     )
     if preview.difficulty:
         st.warning(plain(preview.difficulty), icon=":material/help:")
+    for warning in preview.warnings:
+        st.warning(plain(warning), icon=":material/rule:")
     _reading_settings(preview)
     left, right = st.columns(2)
     with left:
@@ -320,6 +323,9 @@ def _finished(ws: Workspace, run: Run, source: Path) -> None:
         + (f", {count(left_out, 'row')} left out." if left_out else "."),
         icon=":material/check_circle:",
     )
+    warnings = run.result.get("warnings")
+    for warning in warnings if isinstance(warnings, list) else ():
+        st.warning(plain(str(warning)), icon=":material/rule:")
     _bad_files(ws, run)
     discard(ws.settings, source)
     drop_draft(ws.store, DRAFT)

@@ -12,20 +12,23 @@ import pandas as pd
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.records import Dataset, Example, Message, Payload, Preference, Row, Version, new_id, utc_now
+from workbench.records import Dataset, Example, Labelled, Message, Payload, Preference, Row, Version, new_id, utc_now
 from workbench.store import datasets as dataset_store
 from workbench.ui.deleting import delete_control, purge_control, show_purged
 from workbench.ui.errors import shown_errors
 from workbench.ui.inspector import show_inspector
 from workbench.ui.links import DATASETS, NEW_RUN, go_to, has_page
 from workbench.ui.paging import current_page, page_switch, times
-from workbench.ui.state import DATASET_PARAM
+from workbench.ui.state import DATASET_PARAM, KIND_PARAM
 from workbench.ui.text import ago, count, exact, plain, shorten, show_messages
 
 PAGE_ROWS = 25
 MOST_DOWNLOAD_ROWS = 200_000
 MIMES = {"jsonl": "application/x-ndjson", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
-KIND_ICONS = {"instructions": "school", "preferences": "thumbs_up_down", "prompts": "quiz"}
+KIND_ICONS = {"instructions": "school", "preferences": "thumbs_up_down", "labels": "thumb_up", "prompts": "quiz"}
+METHODS = {"instructions": "sft", "labels": "kto"}
+"""The method that learns from a kind, where one alone does."""
+LABEL_WORDS = {True: "Good answer", False: "Bad answer"}
 
 
 def show_dataset(ws: Workspace, name_or_id: str) -> None:
@@ -67,9 +70,9 @@ def _actions(ws: Workspace, dataset: Dataset, versions: Sequence[Version]) -> Ve
             key=f"dataset.version.{dataset.id}",
             width=340,
         )
-        if dataset.kind == "instructions" and has_page(NEW_RUN):
+        if dataset.kind in METHODS and has_page(NEW_RUN):
             if st.button("Train on it", type="primary", icon=":material/add_circle:"):
-                go_to(NEW_RUN, **{DATASET_PARAM: dataset.id})
+                go_to(NEW_RUN, **{DATASET_PARAM: dataset.id, KIND_PARAM: METHODS[dataset.kind]})
         with st.popover("Download", icon=":material/download:"):
             _downloads(ws, dataset, version)
     return version
@@ -146,6 +149,13 @@ def row_table(rows: Sequence[Row], first: int) -> pd.DataFrame:
                 "Better answer": _text(payload.chosen, "assistant"),
                 "Worse answer": _text(payload.rejected, "assistant"),
             }
+        elif isinstance(payload, Labelled):
+            line |= {
+                "Prompt": _text(payload.prompt, "user"),
+                "Answer": _text(payload.completion, "assistant"),
+                "Label": "good" if payload.label else "bad",
+                "Weight": payload.weight,
+            }
         elif isinstance(payload, Example):
             line |= {"Prompt": _text(payload.messages, "user"), "Answer": _text(payload.messages, "assistant")}
             line["Turns"] = len(payload.messages)
@@ -176,12 +186,17 @@ def show_row(ws: Workspace, row: Row) -> None:
 
 
 def show_payload(payload: Payload) -> None:
-    """The turns of an example, a preference or a prompt, as text."""
+    """The turns of an example, a preference, a labelled answer or a prompt, as text."""
     if isinstance(payload, Preference):
         show_messages(payload.prompt)
         for title, answer in (("Better answer", payload.chosen), ("Worse answer", payload.rejected)):
             st.markdown(f"**{title}**")
             show_messages(answer)
+        return
+    if isinstance(payload, Labelled):
+        show_messages(payload.prompt)
+        st.markdown(f"**{LABEL_WORDS[payload.label]}**")
+        show_messages(payload.completion)
         return
     show_messages(payload.messages)
     if not isinstance(payload, Example) and payload.reference:
@@ -199,6 +214,8 @@ def _figures(ws: Workspace, dataset: Dataset, version: Version) -> None:
         st.metric("Turns without text", f"{figures.empty:,}", help="Turns that neither say anything nor call a tool.")
         st.metric("Repeated prompts", f"{figures.repeated_prompts:,}", help="Letter case and spaces aside.")
         st.metric("Repeated rows", f"{figures.repeated_rows:,}")
+        if figures.good is not None:
+            st.metric("Good answers", f"{figures.good:,}", help="The others are told bad.")
     lengths = {
         "Characters of a row": figures.characters,
         "Words of a row": figures.words,

@@ -174,7 +174,7 @@ def draw_field(name: str, field: FieldInfo, key: str, start: Any, on_change: Cal
     choices += [member for kind in kinds if isinstance(kind, EnumType) for member in list[Any](kind)]
     listed = [kind for kind in kinds if get_origin(kind) in (tuple, list)]
     if listed:
-        return _draw_list(label, key, start, choices, common)
+        return _draw_list(label, key, start, choices, common, offered=_extra(field, "choices") or ())
     if choices:
         # A selectbox that holds None shows as empty, so "no value" is a word of its own.
         options = [*([NOTHING] if optional else []), *choices]
@@ -214,15 +214,18 @@ def _draw_number(
     )
 
 
-def _draw_list(label: str, key: str, start: Any, choices: list[Any], common: dict[str, Any]) -> Any:
-    # A literal beside a list (`"all-linear"`) is one more choice that stands alone.
+def _draw_list(
+    label: str, key: str, start: Any, choices: list[Any], common: dict[str, Any], *, offered: Sequence[str] = ()
+) -> Any:
+    # A literal beside a list (`"all-linear"`) is one more choice that stands alone; what is offered may be combined.
     words = [start] if isinstance(start, str) else [] if start is None or _undefined(start) else [str(x) for x in start]
     _seed(key, words)
     held = st.session_state[key]
     if isinstance(held, str | tuple):
         held = st.session_state[key] = [held] if isinstance(held, str) else list(held)
-    options = list(dict.fromkeys([*map(str, choices), *words, *held]))
-    picked = st.multiselect(label, options, accept_new_options=True, placeholder="Type and press Enter", **common)
+    options = list(dict.fromkeys([*map(str, choices), *offered, *words, *held]))
+    placeholder = "Choose" if offered else "Type and press Enter"
+    picked = st.multiselect(label, options, accept_new_options=not offered, placeholder=placeholder, **common)
     single = [word for word in picked if word in choices]
     return single[0] if single and len(picked) == 1 else tuple(picked)
 

@@ -48,6 +48,7 @@ def show_gates(ws: Workspace, config: RunConfig) -> bool:
         config.dataset_kinds,
         config.seed,
         inputs.model_id,
+        (config.lora_r, config.target_modules, config.adapter, getattr(config, "on_top", "")),
     )
     known = st.session_state.get("new_run:checked")
     if version.rows > AT_ONCE and known != asked:
@@ -65,17 +66,19 @@ def show_gates(ws: Workspace, config: RunConfig) -> bool:
             st.error(text, icon=":material/block:")
         else:
             st.warning(text, icon=":material/info:")
-    with st.expander("Rows concerned", icon=":material/list:"):
-        rows = [{"Check": item.gate.replace("_", " "), "Row id": row} for item in findings for row in item.row_ids]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Rows concerned by the checks")
+    rows = [{"Check": item.gate.replace("_", " "), "Row id": row} for item in findings for row in item.row_ids]
+    if rows:
+        with st.expander("Rows concerned", icon=":material/list:"):
+            st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Rows concerned by the checks")
     return all(finding.severity != "hard" for finding in findings)
 
 
 @st.cache_data(show_spinner="Checking the rows", max_entries=20)
 def _findings(_ws: Workspace, _config: TrainingConfig, asked: tuple[object, ...]) -> list[Finding]:
+    from workbench.training.adapter_rank import check_rank
     from workbench.training.rows import check_method, resolve_inputs, split_rows
 
     inputs = resolve_inputs(_ws.store, _config)
     train, held_out = split_rows(_ws.store, _config, inputs)
-    renderer = model_renderer(_ws.model(inputs.model_id))
-    return check_method(_config, train, held_out, renderer)
+    model = _ws.model(inputs.model_id)
+    return check_method(_config, train, held_out, model_renderer(model)) + check_rank(_config, model)

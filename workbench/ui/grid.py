@@ -22,8 +22,8 @@ from workbench.evaluation.aggregate import (
     rule_verdicts,
 )
 from workbench.evaluation.prompts import GridPrompt
-from workbench.evaluation.scorers import REWARD, figure_range, figure_title
 from workbench.records import Interval, Run, Variant
+from workbench.scoring.scorers import REWARD, figure_range, figure_title
 from workbench.ui import charts
 from workbench.ui.panes import CARD_WIDTH, FINISHES, card_columns, show_fingerprint
 from workbench.ui.text import count, plain, show_messages

@@ -44,8 +44,14 @@ def next_step(ws: Workspace, datasets: Sequence[Dataset], finished: Sequence[Run
     return "train" if any(dataset.kind == "instructions" for dataset in datasets) else "tour"
 
 
-def show_next_step(ws: Workspace, step: Step) -> None:
-    """A card with the next step, and the tour beside it once it is no longer the next step."""
+def show_next_step(ws: Workspace, step: Step, finished: Sequence[Run]) -> None:
+    """A card with the next step, and the tour beside it once it is no longer the next step.
+
+    Args:
+        ws: the workspace.
+        step: of `next_step`.
+        finished: finished training runs, newest first.
+    """
     if step == "watch":
         return
     with st.container(border=True):
@@ -64,11 +70,10 @@ def show_next_step(ws: Workspace, step: Step) -> None:
                     go_to(NEW_RUN)
                 _tour_button(ws, primary=False)
         else:
-            _compare_step(ws)
+            _compare_step(ws, finished[0])
 
 
-def _compare_step(ws: Workspace) -> None:
-    run = ws.runs(kinds=["sft"], states=[RunState.FINISHED], limit=1)[0]
+def _compare_step(ws: Workspace, run: Run) -> None:
     pair = compare_pair(ws, run)
     st.subheader("See what the training changed", anchor=False)
     st.markdown(f"**{plain(run.name)}** has finished. Ask the model before and after it the same thing, side by side.")

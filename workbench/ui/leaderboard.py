@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.preferences.leaderboard import Leaderboard, load_leaderboard
+from workbench.preferences.leaderboard import Leaderboard, name_variants, rate_queues, usual_sources
 from workbench.records import Interval, RankQueue
 from workbench.store import rankings
+from workbench.store.rankings import Sources, VotesStamp, sum_votes
 from workbench.ui import charts
 from workbench.ui.links import RANK, go_to, link_to, queue_query
 from workbench.ui.rank_export import show_export
 from workbench.ui.state import QUEUE_PARAM
+from workbench.ui.store import store_key
 from workbench.ui.text import count, plain
 
 MOST_SENTENCES = 6
 PICKED = "leaderboard.queues"
+WHOSE = "leaderboard.sources"
+SOURCES: dict[Sources, str] = {
+    "people": "People",
+    "visitors": "Demo visitors",
+    "scorers": "Scorers",
+    "all": "All together",
+}
+ORIGINS = {"rank": "Rank", "playground": "Playground", "demo": "Demo", "import": "File", "scorer": "Scorer"}
+"""Where a rater's votes come from, as shown."""
 
 
 def show_no_queue() -> None:
@@ -51,20 +62,68 @@ def pick_queues(ws: Workspace) -> list[RankQueue]:
     return [known[key] for key in picked] or [queue for queue in known.values() if queue.archived_at is None]
 
 
+def pick_sources(voted: Mapping[str, int]) -> Sources:
+    """Whose votes are looked at: people's unless others are chosen; no choice where there is nothing to choose.
+
+    Args:
+        voted: votes by source.
+    """
+    votes = sum_votes(voted)
+    people = votes.get("people", 0)
+    offered = {
+        "people": people > 0,
+        "visitors": 0 < votes.get("visitors", 0) < people,
+        "scorers": "scorers" in votes,
+        "all": people > 0 and "scorers" in votes,
+    }
+    options = [group for group in SOURCES if offered[group]]
+    usual = usual_sources(voted)
+    if len(options) < 2:
+        return usual
+    if st.session_state.get(WHOSE) not in options:
+        st.session_state[WHOSE] = usual
+    picked: Sources | None = st.segmented_control(
+        "Votes of",
+        options,
+        format_func=lambda group: SOURCES[group],
+        required=True,
+        key=WHOSE,
+        help="A scorer's votes are kept apart from people's: they count only where you choose them.",
+    )
+    return picked or usual
+
+
+# Votes are read once for each time one is given or taken back, however often the page is drawn.
+@st.cache_data(max_entries=64, show_spinner=False)
+def _count(_ws: Workspace, home: str, queue_ids: tuple[str, ...], stamp: VotesStamp) -> dict[str, int]:
+    return rankings.count_by_source(_ws.store, queue_ids)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _rate(_ws: Workspace, home: str, queue_ids: tuple[str, ...], sources: Sources, stamp: VotesStamp) -> Leaderboard:
+    return rate_queues(_ws.store, queue_ids, sources=sources)
+
+
 def show_leaderboard(ws: Workspace, queues: Sequence[RankQueue]) -> None:
     """Everything the votes of these queues say."""
-    board = load_leaderboard(ws.store, [queue.id for queue in queues])
+    ids = tuple(queue.id for queue in queues)
+    home, stamp = store_key(ws), rankings.votes_stamp(ws.store)
+    voted = _count(ws, home, ids, stamp)
+    board = name_variants(ws.store, _rate(ws, home, ids, pick_sources(voted), stamp))
+    if board.made_by:
+        kind = st.caption if board.sources == "people" else st.warning
+        kind(plain(board.made_by))
     with st.container(horizontal=True):
         st.metric("Votes", f"{board.votes:,}", border=True, help="Without skips and hidden repeats.")
         st.metric("Prompts", f"{board.prompts:,}", border=True)
-        st.metric("Raters", f"{len(board.raters):,}", border=True)
+        st.metric("Scorers" if board.sources == "scorers" else "Raters", f"{len(board.raters):,}", border=True)
         st.metric("All bad", f"{board.all_bad:,}", border=True, help="Votes that call every answer bad.")
     if not board.votes:
         st.info("There are no votes yet.", icon=":material/how_to_vote:")
         if len(queues) == 1:
             link_to(RANK, "Rank its answers", icon="social_leaderboard", **queue_query(queues[0].id))
         return
-    show_export(ws, queues, board.votes)
+    show_export(ws, queues, sum(voted.values()))
     if board.ratings:
         _show_strengths(board)
     if board.pairs:
@@ -184,7 +243,8 @@ def _missing(votes: int | None) -> str:
 def _show_trust(board: Leaderboard) -> None:
     st.subheader("Can these votes be trusted?", anchor=False)
     for note in board.notes:
-        st.markdown(f":material/info: {plain(note)}")
+        if note != board.made_by:  # stands above
+            st.markdown(f":material/info: {plain(note)}")
     agreement, everybody = board.agreement, next((each for each in board.positions if each.rater is None), None)
     with st.grid(4, min_column_width=170):
         _figure(
@@ -196,8 +256,9 @@ def _show_trust(board: Leaderboard) -> None:
             "Krippendorff's α: 1 is full agreement, 0 is chance.",
         )
         _figure("Agreement on order (τ)", agreement.tau, _percent(agreement.same, "same order"), "Kendall's τ-b, mean.")
-        _share("First shown is best", everybody.first if everybody else None, _expected(everybody))
-        _share("Same judgement twice", _pooled(board), "hidden repeats")
+        if board.sources != "scorers":  # nothing is shown to a scorer, or twice
+            _share("First shown is best", everybody.first if everybody else None, _expected(everybody))
+            _share("Same judgement twice", _pooled(board), "hidden repeats")
     for cycle in board.cycles[:MOST_SENTENCES]:
         names = [plain(board.names.get(each, each)) for each in (*cycle, cycle[0])]
         st.markdown(":orange[:material/cycle:] " + " beats ".join(names) + ".")
@@ -245,6 +306,9 @@ def _show_raters(board: Leaderboard) -> None:
         alt="Raters with what speaks against their votes",
         column_config={
             "rater": st.column_config.TextColumn("Rater", width=150),
+            "source": st.column_config.TextColumn(
+                "From", width=110, help="Where the votes were given; a scorer is no person."
+            ),
             "first": st.column_config.NumberColumn("First is best", format="%.0f %%"),
             "interval": st.column_config.TextColumn("95 % interval"),
             "votes": st.column_config.NumberColumn("Votes", format="localized", help="With one best answer."),
@@ -284,9 +348,10 @@ def rater_table(board: Leaderboard) -> pd.DataFrame:
         rows.append(
             {
                 "rater": rater,
+                "source": ", ".join(ORIGINS.get(each, each) for each in board.rater_sources.get(rater, ())),
                 "first": 100 * place.first.value if place else None,
                 "interval": _percent(place.first) if place else "",
-                "votes": place.first.n if place else 0,
+                "votes": place.first.n if place else None if board.sources == "scorers" else 0,
                 "again": 100 * again.same.value if again and again.same else None,
                 "repeats": again.repeats if again else 0,
                 "flag": "takes the first shown" if place and place.flagged else "",

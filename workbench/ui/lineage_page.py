@@ -9,10 +9,11 @@ import streamlit as st
 
 from workbench.api import Workspace
 from workbench.errors import WorkbenchError
-from workbench.records import Variant
-from workbench.store.lineage import Lineage, Node
+from workbench.records import RunState
+from workbench.store.lineage import ALL_RUNS, OUTSIDE, Lineage, Node
 from workbench.ui.errors import show_problem, shown_errors
-from workbench.ui.links import DATASETS, EXPORT, MODELS, RUNS, go_to, link_to
+from workbench.ui.links import DATASETS, EXPORT, LEADERBOARD, MODELS, RUNS, go_to, link_to, queue_query
+from workbench.ui.runs import kind_name
 from workbench.ui.state import DATASET_PARAM, OF_PARAM, RUN_PARAM, VARIANT_PARAM, VERSION_PARAM
 from workbench.ui.text import ago, count, exact, plain, shorten
 
@@ -25,6 +26,8 @@ KINDS = {
     "queue": ("Rankings", "box", "#c2557a"),
     "gone": ("Gone", "note", "#8a8f98"),
 }
+BASES, OTHERS = "Base models", "Others"
+GROUP_OF = {"variant": "Variants", "run": "Runs", "version": "Versions", "queue": "Rankings", "model": BASES}
 MOST_NODES = 80
 COLUMNS: dict[str, Any] = {
     "open": st.column_config.ButtonColumn("", width=70, type="tertiary", key="lineage.open"),
@@ -39,21 +42,17 @@ COLUMNS: dict[str, Any] = {
 
 def show_lineage(ws: Workspace) -> None:
     """Choose a thing; its graph, table and, for an adapter, how to make it again."""
-    choices = _choices(ws)
-    if not choices:
+    groups = {name: things for name, things in _groups(ws).items() if things}
+    asked = st.query_params.get(OF_PARAM)
+    if not asked and set(groups) <= {BASES}:
         with st.container(border=True):
             st.subheader("Nothing was made yet", anchor=False)
             st.markdown("Import data or fine-tune an adapter; what came from what is then shown here.")
             link_to(DATASETS, "Go to datasets", icon="table_rows")
         return
-    asked = st.query_params.get(OF_PARAM)
-    if asked and asked not in choices:
-        choices = {asked: asked, **choices}
-    ids = list(choices)
-    root = st.selectbox(
-        "Of", ids, index=ids.index(asked) if asked else 0, format_func=lambda key: choices[key],
-        key=f"lineage.of.{asked or ''}",
-    )  # fmt: skip
+    if asked and not any(asked in things for things in groups.values()):
+        groups = _with_asked(ws, groups, asked)
+    root = _choose(groups, asked)
     found = ws.lineage(root)
     _graph(found)
     _table(found)
@@ -62,17 +61,53 @@ def show_lineage(ws: Workspace) -> None:
     if node.kind == "variant":
         variant = ws.variant(node.id)
         if variant.adapter_path is not None:
-            _reproduce(ws, variant)
+            _reproduce(ws, variant.id)
+            link_to(EXPORT, "Export it", icon="ios_share", **{VARIANT_PARAM: variant.id})
+    elif node.kind == "run" and node.detail["run_kind"] == "reward" and node.detail["state"] == RunState.FINISHED:
+        _reproduce(ws, node.id)
 
 
-def _choices(ws: Workspace) -> dict[str, str]:
-    """What may be asked for, most wanted first: adapters, other variants, newest versions."""
+def _choose(groups: dict[str, dict[str, str]], asked: str | None) -> str:
+    """What is to be traced: its kind first, so that a long list of runs hides no variant."""
+    start = next((name for name, things in groups.items() if asked in things), next(iter(groups)))
+    group = st.segmented_control(
+        "Of", list(groups), default=start, required=True, key=f"lineage.group.{asked or ''}",
+        format_func=lambda name: f"{name} ({len(groups[name]):,})",
+    )  # fmt: skip
+    things = groups[group or start]
+    ids = list(things)
+    return st.selectbox(
+        group or start, ids, index=ids.index(asked) if asked in ids else 0, format_func=lambda key: things[key],
+        key=f"lineage.of.{group}.{asked or ''}", label_visibility="collapsed", placeholder="Type to search",
+    )  # fmt: skip
+
+
+def _with_asked(ws: Workspace, groups: dict[str, dict[str, str]], asked: str) -> dict[str, dict[str, str]]:
+    """The groups with what the address asks for, though the lists do not offer it: an older version, say."""
+    found = ws.lineage(asked)
+    node = found.node(found.root)
+    name = GROUP_OF.get(node.kind, OTHERS)
+    return {**groups, name: {asked: node.title, **groups.get(name, {})}}
+
+
+def _groups(ws: Workspace) -> dict[str, dict[str, str]]:
+    """What may be asked for by kind, most wanted first: adapters before bases, else the newest."""
     variants = sorted(reversed(ws.variants(archived=True)), key=lambda item: item.adapter_path is None)
-    choices = {item.id: f"Variant: {item.name}" for item in variants}
-    for dataset in ws.datasets():
-        for version in ws.versions(dataset.id)[:1]:
-            choices[version.id] = f"Version: {dataset.name}@{version.number}"
-    return choices
+    runs = ws.runs(states=[RunState.FINISHED], archived=True, limit=ALL_RUNS)
+    rewards = {item.run_id for item in ws.reward_models(archived=True)}
+    newest = [(dataset, version) for dataset in ws.datasets() for version in ws.versions(dataset.id)[:1]]
+    return {
+        "Variants": {item.id: item.name for item in variants},
+        "Reward models": {run.id: f"{run.name}, {ago(run.created_at)}" for run in runs if run.id in rewards},
+        "Runs": {
+            run.id: f"{run.name}, {kind_name(run.kind)}, {ago(run.created_at)}"
+            for run in runs
+            if run.kind not in OUTSIDE and run.id not in rewards
+        },
+        "Versions": {version.id: f"{dataset.name}@{version.number}" for dataset, version in newest},
+        "Rankings": {queue.id: queue.name for queue in ws.rank_queues(archived=True)},
+        BASES: {item.id: item.name for item in ws.models(archived=True)},
+    }
 
 
 def dot(found: Lineage) -> str:
@@ -106,7 +141,9 @@ def _kind_words(node: Node, title: str) -> str:
         return f"{node.detail['rows']:,} rows, {str(node.detail['content_hash'])[:8]}"
     if node.kind == "queue":
         raters: Any = node.detail["raters"]
-        return f"{node.detail['votes']} votes, {count(len(raters), 'rater')}"
+        scorers: Any = node.detail.get("scorers", {})
+        told = f"{node.detail['votes']} votes, {count(len(raters), 'rater')}"
+        return told + (f", {sum(scorers.values())} by scorers" if scorers else "")
     digest = node.detail.get("adapter_digest") or node.detail.get("base_digest")
     return f"{title.lower()} {str(digest)[:8]}" if digest else title.lower()
 
@@ -157,6 +194,8 @@ def _address(node: Node) -> tuple[str, dict[str, str]] | None:
         return DATASETS, query
     if node.kind == "run":
         return RUNS, {RUN_PARAM: node.id}
+    if node.kind == "queue":
+        return LEADERBOARD, queue_query(node.id)
     return (MODELS, {}) if node.kind in ("model", "variant") else None
 
 
@@ -170,15 +209,15 @@ def _details(found: Lineage) -> None:
             st.json(node.detail, expanded=False)
 
 
-def _reproduce(ws: Workspace, variant: Variant) -> None:
+def _reproduce(ws: Workspace, made: str) -> None:
+    """How to make a variant's adapter, or the reward model of a run, again."""
     st.subheader("Make it again", anchor=False)
     st.caption(
-        "The manifest names data, base and settings by their digests. On the same packages and threads, on CPU, it "
-        "gives the same adapter to the last bit."
+        "The manifest names data, base, settings and the reward model it learned from by their digests. On the same "
+        "packages and threads, on CPU, it gives the same one to the last bit."
     )
-    link_to(EXPORT, "Export it", icon="ios_share", **{VARIANT_PARAM: variant.id})
     try:
-        manifest = ws.manifest(variant.id)
+        manifest = ws.manifest(made)
     except WorkbenchError as problem:
         show_problem(problem)
         return
@@ -191,7 +230,7 @@ def _reproduce(ws: Workspace, variant: Variant) -> None:
         st.warning(plain("Differs from then: " + "; ".join(differs)), icon=":material/info:")
     with st.container(horizontal=True):
         st.download_button(
-            "Manifest", manifest.model_dump_json(indent=2), file_name=f"{variant.id}.manifest.json",
+            "Manifest", manifest.model_dump_json(indent=2), file_name=f"{made}.manifest.json",
             mime="application/json", icon=":material/download:", on_click="ignore", key="lineage.manifest",
         )  # fmt: skip
         missing = any(finding.severity == "missing" for finding in findings)

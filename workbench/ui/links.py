@@ -12,7 +12,15 @@ from typing import NamedTuple
 import streamlit as st
 
 from workbench.records import Run
-from workbench.ui.state import CLONE_PARAM, DATASET_PARAM, ONLY_PARAM, QUEUE_PARAM, RUN_PARAM, VARIANTS_PARAM
+from workbench.ui.state import (
+    CLONE_PARAM,
+    DATASET_PARAM,
+    ITEM_PARAM,
+    ONLY_PARAM,
+    QUEUE_PARAM,
+    RUN_PARAM,
+    VARIANTS_PARAM,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 ICON = Path(__file__).with_name("icon.svg")
@@ -149,6 +157,6 @@ def variants_query(*variant_ids: str) -> dict[str, str]:
     return {VARIANTS_PARAM: ",".join(variant_ids)}
 
 
-def queue_query(queue_id: str) -> dict[str, str]:
-    """Query parameters of a queue's page, or of its leaderboard."""
-    return {QUEUE_PARAM: queue_id}
+def queue_query(queue_id: str, item_id: str | None = None) -> dict[str, str]:
+    """Query parameters of a queue's page, or of its leaderboard; with an item, of the page that opens at it."""
+    return {QUEUE_PARAM: queue_id} | ({} if item_id is None else {ITEM_PARAM: item_id})

@@ -17,21 +17,26 @@ from workbench.ui.text import duration, plain
 TITLES = {"base": "Base", "sft": "Fine-tuned", "rloo": "RLOO", "dpo": "DPO"}
 
 
+def stage_title(stage: str) -> str:
+    """What a stage is called: `rloo_2` is RLOO of the second round."""
+    name, _, number = stage.partition("_")
+    title = TITLES.get(name, name)
+    return f"{title}, round {number}" if number else title
+
+
 def show_stages(tour: Run) -> None:
     """What each stage of InstructGPT's protocol brought, on held-out prompts, with intervals."""
     told: Any = tour.result
     stages = [stage for stage in told.get("stages", []) if isinstance(stage, dict)]
     rankings, reward = told.get("rankings") or {}, told.get("reward") or {}
     st.subheader("What each stage brought, on held-out prompts", anchor=False)
+    rounds = len(told.get("rounds") or ())
+    went = f"{rankings.get('rankings', 0)} rankings" + (f" in {rounds} rounds" if rounds > 1 else "")
     st.caption(
-        f"{rankings.get('rankings', 0)} rankings of {rankings.get('answers', 0)} answers, made by the scorer "
+        f"{went} of {rankings.get('answers', 0)} answers, made by the scorer "
         f"“{plain(str(told.get('scorer')))}” and not by people, gave {rankings.get('pairs', 0)} pairs."
     )
-    scores = {
-        TITLES.get(stage["stage"], str(stage["stage"])): found
-        for stage in stages
-        if (found := _interval(stage["score"]))
-    }
+    scores = {stage_title(str(stage["stage"])): found for stage in stages if (found := _interval(stage["score"]))}
     if scores:
         charts.show(
             charts.interval_figure(scores, "mean score of the answers, 0 to 100"),
@@ -40,7 +45,7 @@ def show_stages(tour: Run) -> None:
         )
     lines = [
         {
-            "Stage": TITLES.get(stage["stage"], stage["stage"]),
+            "Stage": stage_title(str(stage["stage"])),
             "Keep every rule": share_text(_interval(stage["share"])),
             "Score": interval_text(_interval(stage["score"])),
             "chrF": interval_text(_interval(stage["chrf"])),
@@ -51,10 +56,15 @@ def show_stages(tour: Run) -> None:
     ]
     st.dataframe(pd.DataFrame(lines), hide_index=True, height="content", alt="Figures of each stage")
     st.caption("KL is from the base for the fine-tuned model, and from the fine-tuned model for the others.")
+    if rounds > 1:
+        st.caption(
+            "Each round starts from the fine-tuned model again. From the second on, answers of the policy before are "
+            "ranked, too, so that the new reward has seen what the last one was deceived by."
+        )
     for stage, gain in (told.get("gains") or {}).items():
         if gain:
             st.markdown(
-                f"**{TITLES.get(stage, stage)}** against the fine-tuned model: {gain['value']:+.1f} points of score "
+                f"**{stage_title(stage)}** against the fine-tuned model: {gain['value']:+.1f} points of score "
                 f"({gain['low']:+.1f} to {gain['high']:+.1f}, n = {gain['n']})"
                 + ("." if gain["low"] * gain["high"] > 0 else ": not distinguishable.")
             )

@@ -11,14 +11,22 @@ import streamlit as st
 
 from workbench.api import Workspace
 from workbench.preferences.exports import export_for_trl, export_rankings
-from workbench.preferences.pairs import HELD_OUT, Built, build_examples, build_preferences
+from workbench.preferences.pairs import HELD_OUT, Built, build_examples, build_labels, build_preferences
 from workbench.records import RankQueue
+from workbench.store.rankings import SCORER
 from workbench.ui.errors import shown_errors
 from workbench.ui.links import DATASETS, NEW_RUN, dataset_query, link_to
 from workbench.ui.state import KIND_PARAM
 from workbench.ui.text import count, plain
 
-PAIRS, BEST = "Preference pairs", "Best answers"
+PAIRS, LABELS, BEST = "Preference pairs", "Labels", "Best answers"
+ENDINGS = {PAIRS: "pairs", LABELS: "labels", BEST: "best"}
+METHODS = {
+    "preferences": {"reward": "Train a reward model", "dpo": "Train by DPO", "kto": "Train by KTO"},
+    "labels": {"kto": "Train by KTO"},
+    "instructions": {"sft": "Fine-tune on them"},
+}
+"""What can learn from a version of each kind."""
 MOST_DOWNLOAD_VOTES = 20_000
 FILES = {
     "dpo": ("Pairs", "`prompt`, `chosen`, `rejected`: for TRL's DPOTrainer and RewardTrainer"),
@@ -33,7 +41,7 @@ def show_export(ws: Workspace, queues: Sequence[RankQueue], votes: int) -> None:
     Args:
         ws: the workspace.
         queues: at least one.
-        votes: how many they have.
+        votes: how many they have, people's and scorers'.
     """
     key = "rank.export." + ".".join(queue.id for queue in queues)
     with st.popover("Export", icon=":material/output:", width="content", key=key, on_change="rerun") as popover:
@@ -54,12 +62,10 @@ def show_export(ws: Workspace, queues: Sequence[RankQueue], votes: int) -> None:
 def _make_dataset(ws: Workspace, queues: Sequence[RankQueue], key: str) -> None:
     st.markdown("**Make a dataset**")
     kind = st.segmented_control(
-        "Of", [PAIRS, BEST], default=PAIRS, required=True, key=f"{key}.kind", label_visibility="collapsed"
+        "Of", [PAIRS, LABELS, BEST], default=PAIRS, required=True, key=f"{key}.kind", label_visibility="collapsed"
     )
     first = queues[0].name if len(queues) == 1 else "Rankings"
-    name = st.text_input(
-        "Name", f"{first} {'pairs' if kind == PAIRS else 'best'}", key=f"{key}.name.{kind}", max_chars=180
-    )
+    name = st.text_input("Name", f"{first} {ENDINGS[kind or PAIRS]}", key=f"{key}.name.{kind}", max_chars=180)
     adjacent = kind == PAIRS and st.toggle(
         "Neighbours only",
         key=f"{key}.adjacent",
@@ -79,6 +85,8 @@ def _make_dataset(ws: Workspace, queues: Sequence[RankQueue], key: str) -> None:
         if kind == PAIRS:
             scheme = "adjacent" if adjacent else "all"
             made = build_preferences(ws.store, ids, name or "", scheme=scheme, held_out=share)  # type: ignore[arg-type]
+        elif kind == LABELS:
+            made = build_labels(ws.store, ids, name or "", held_out=share)
         else:
             made = build_examples(ws.store, ids, name or "", held_out=share)
         st.session_state[f"{key}.made"] = made
@@ -92,12 +100,14 @@ def _show_made(ws: Workspace, made: Built) -> None:
             dataset = ws.dataset(version.dataset_id)
             told = f"{plain(dataset.name)}, version {version.number}: {count(version.rows, 'row')}"
             link_to(DATASETS, told, icon="check", **dataset_query(dataset.id))
+    if by_scorers := made.sources.get(SCORER):
+        st.caption(
+            f"Of {count(made.rankings, 'ranking')}, {by_scorers:,} by a scorer. Where people ranked an item, only "
+            "their rankings of it count."
+        )
     learned = ws.dataset(made.train.dataset_id)
-    methods = {"reward": "Train a reward model", "dpo": "Train by DPO"}
-    if learned.kind != "preferences":
-        methods = {"sft": "Fine-tune on them"}
     with st.container(horizontal=True):
-        for kind, label in methods.items():
+        for kind, label in METHODS[learned.kind].items():
             link_to(NEW_RUN, label, icon="add_circle", **dataset_query(learned.id), **{KIND_PARAM: kind})
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from workbench.api import Workspace
 from workbench.errors import NotFound, UsageError
 from workbench.preferences.queues import make_items
-from workbench.records import Conversation, RankQueue
+from workbench.records import Conversation, RankItem
 from workbench.store import rankings
 from workbench.ui.conversation import Answers
 from workbench.ui.errors import shown_errors
@@ -26,15 +26,17 @@ def show_rank_these(ws: Workspace, conversation: Conversation, answers: Answers)
         "Rank these",
         icon=":material/social_leaderboard:",
         key="playground.rank",
-        help="Puts the answers to the last prompt into the queue “Playground”, to be ranked blind.",
+        help="Puts the answers to the last prompt into the queue “Playground” and opens it there, to be ranked blind.",
     ):
         with shown_errors():
-            queue = queue_answers(ws, conversation, answers)
-            go_to(RANK, **queue_query(queue.id))
+            item = queue_answers(ws, conversation, answers)
+            go_to(RANK, **queue_query(item.queue_id, item.id))
 
 
-def queue_answers(ws: Workspace, conversation: Conversation, answers: Answers) -> RankQueue:
+def queue_answers(ws: Workspace, conversation: Conversation, answers: Answers) -> RankItem:
     """Add the answers to a conversation's last prompt to the Playground's queue, once however often it is asked.
+
+    The queue is shared and may hold other items that nobody has ranked yet; the page is opened at the item given back.
 
     Args:
         ws: the workspace.
@@ -58,9 +60,11 @@ def queue_answers(ws: Workspace, conversation: Conversation, answers: Answers) -
     try:
         queue = rankings.get_queue(ws.store, QUEUE)
     except NotFound:
-        return rankings.create_queue(ws.store, QUEUE, made.items, source=source)
+        queue = rankings.create_queue(ws.store, QUEUE, made.items, source=source)
     if queue.archived_at is not None:
         queue = rankings.update_queue(ws.store, queue.id, archived_at=None)
-    known = {item.completions for item in rankings.list_items(ws.store, [queue.id])}
-    rankings.add_items(ws.store, queue.id, [item for item in made.items if item.completions not in known])
-    return queue
+    # All were made to answer one prompt, so they are one item.
+    known = [
+        item for item in rankings.list_items(ws.store, [queue.id]) if item.completions == made.items[0].completions
+    ]
+    return known[0] if known else rankings.add_items(ws.store, queue.id, made.items)[0]

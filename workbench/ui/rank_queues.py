@@ -17,6 +17,7 @@ from workbench.ui.links import LEADERBOARD, RANK, go_to, link_to, queue_query
 from workbench.ui.paging import times
 from workbench.ui.rank_export import show_export
 from workbench.ui.state import ONLY_PARAM, QUEUE_PARAM, RATER_PARAM
+from workbench.ui.store import store_key
 from workbench.ui.text import count, plain
 
 
@@ -34,7 +35,11 @@ def find_queue(ws: Workspace) -> RankQueue | None:
 
 def show_queues(ws: Workspace, queues: Sequence[RankQueue]) -> None:
     """The list, newest first; a click opens a queue's desk."""
-    progress = [rankings.queue_progress(ws.store, queue.id) for queue in queues]
+    items, stamp = rankings.count_items(ws.store), rankings.votes_stamp(ws.store)
+    progress = [
+        _progress(ws, store_key(ws), queue.id, queue.overlap, items.get(queue.id, 0), stamp) for queue in queues
+    ]
+    scored = any(item.by_scorers for item in progress)
     table = pd.DataFrame(
         {
             "open": ["Rank" for _ in queues],
@@ -43,6 +48,7 @@ def show_queues(ws: Workspace, queues: Sequence[RankQueue]) -> None:
             "items": [item.total for item in progress],
             "votes": [item.votes for item in progress],
             "raters": [item.raters for item in progress],
+            **({"by_scorers": [item.by_scorers for item in progress]} if scored else {}),
             "created": times([queue.created_at for queue in queues]),
         }
     )
@@ -56,17 +62,32 @@ def show_queues(ws: Workspace, queues: Sequence[RankQueue]) -> None:
             "open": st.column_config.ButtonColumn("", width=70, type="tertiary", key="rank.open"),
             "name": st.column_config.TextColumn("Queue", width=260),
             "done": st.column_config.ProgressColumn(
-                "Done", min_value=0, max_value=1, format="percent", help="Items with as many votes as were asked for."
+                "Done",
+                min_value=0,
+                max_value=1,
+                format="percent",
+                help="Items with as many people's votes as were asked for.",
             ),
             "items": st.column_config.NumberColumn("Items", format="localized"),
             "votes": st.column_config.NumberColumn("Votes", format="localized"),
             "raters": st.column_config.NumberColumn("Raters"),
+            "by_scorers": st.column_config.NumberColumn(
+                "By scorers", format="localized", help="Rankings a scorer made. People still rank every item."
+            ),
             "created": st.column_config.DatetimeColumn("Created", format="distance"),
         },
     )
     click = st.session_state.get("rank.open")
     if click is not None and 0 <= click["row"] < len(queues):
         go_to(RANK, **queue_query(queues[click["row"]].id))
+
+
+# Worked out once for each time a vote is given or taken back, an item comes, or more raters are asked for.
+@st.cache_data(max_entries=256, show_spinner=False)
+def _progress(
+    _ws: Workspace, home: str, queue_id: str, overlap: int, items: int, stamp: rankings.VotesStamp
+) -> rankings.QueueProgress:
+    return rankings.queue_progress(_ws.store, queue_id)
 
 
 def rater_link(queue: RankQueue, rater: str = "") -> str:
@@ -128,7 +149,8 @@ def show_head(ws: Workspace, queue: RankQueue, *, only: bool) -> None:
             st.code(rater_link(queue, rater or ""), language=None, wrap_lines=True)
         with st.popover("Settings", icon=":material/tune:", width="content"):
             _edit_queue(ws, queue)
-        show_export(ws, [queue], rankings.queue_progress(ws.store, queue.id).votes)
+        progress = rankings.queue_progress(ws.store, queue.id)
+        show_export(ws, [queue], progress.votes + progress.by_scorers)
         link_to(LEADERBOARD, "Leaderboard", icon="leaderboard", **queue_query(queue.id))
 
 

@@ -75,6 +75,8 @@ class DeskMemory:
     """Items as the browser has them, by slot: item and display order."""
     draft: tuple[str, dict[str, Any] | None] | None = None
     """Key and content of the half ranking as the store has it."""
+    opened_at: tuple[str, str] | None = None
+    """Rater and item of the address that were put first: once, so that a vote taken back comes before it."""
 
 
 @cache
@@ -93,19 +95,20 @@ def _component() -> Any:
 
 
 @st.fragment
-def show_desk(ws: Workspace, queue_id: str, fixed_rater: str) -> None:
+def show_desk(ws: Workspace, queue_id: str, fixed_rater: str, first: str = "") -> None:
     """The desk of a queue.
 
     Args:
         ws: the workspace.
         queue_id: the queue.
         fixed_rater: the name that the address gives, or empty where the browser knows or asks it.
+        first: id of the item that the address asks for, or empty.
     """
     with shown_errors():
         key = f"rank.desk.{queue_id}"
         sent = dict(st.session_state.get(key) or {}).get("outbox") or {}
         memory = st.session_state.setdefault(f"{key}.memory", DeskMemory())
-        data = serve_desk(ws, queue_id, sent, memory, fixed_rater=fixed_rater)
+        data = serve_desk(ws, queue_id, sent, memory, fixed_rater=fixed_rater, first=first)
         _component()(key=key, data=data, on_outbox_change=_nothing)
 
 
@@ -114,7 +117,13 @@ def _nothing() -> None:
 
 
 def serve_desk(
-    ws: Workspace, queue_id: str, sent: Mapping[str, Any], memory: DeskMemory, *, fixed_rater: str = ""
+    ws: Workspace,
+    queue_id: str,
+    sent: Mapping[str, Any],
+    memory: DeskMemory,
+    *,
+    fixed_rater: str = "",
+    first: str = "",
 ) -> dict[str, Any]:
     """Do what the browser sent and give what it needs next.
 
@@ -124,6 +133,7 @@ def serve_desk(
         sent: `seq`, `rater` and `entries`, as `desk.js` sends them.
         memory: of this desk; changed in place.
         fixed_rater: the rater, where the address says so.
+        first: id of the item to open at, where this rater may still rank it.
 
     Raises:
         NotFound: no such queue.
@@ -157,7 +167,7 @@ def serve_desk(
         results[nonce] = do_entry(ws, rater, entry) if known is None else known
     memory.settled = results
     draft = _keep_half(ws, f"rank.half.{queue.id}.{digest(rater)}", sent, memory)
-    return data | {"rater": rater, "results": results, "draft": draft} | _window(ws, queue, rater, memory)
+    return data | {"rater": rater, "results": results, "draft": draft} | _window(ws, queue, rater, memory, first)
 
 
 def _keep_half(ws: Workspace, key: str, sent: Mapping[str, Any], memory: DeskMemory) -> dict[str, Any] | None:
@@ -204,8 +214,10 @@ def do_entry(ws: Workspace, rater: str, entry: Mapping[str, Any]) -> str:
     return ""
 
 
-def _window(ws: Workspace, queue: RankQueue, rater: str, memory: DeskMemory) -> dict[str, Any]:
-    handed = rankings.next_items(ws.store, queue.id, rater, WINDOW)
+def _window(ws: Workspace, queue: RankQueue, rater: str, memory: DeskMemory, first: str) -> dict[str, Any]:
+    asked = first if first and memory.opened_at != (rater, first) else None
+    handed = rankings.next_items(ws.store, queue.id, rater, WINDOW, first=asked)
+    memory.opened_at = (rater, first)
     votes = rankings.last_votes(ws.store, queue.id, rater, BACK)
     progress = rankings.queue_progress(ws.store, queue.id, rater)
     pairs = [(each.item, each.shown) for each in handed] + [(item, ranking.shown) for ranking, item in votes]

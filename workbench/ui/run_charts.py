@@ -16,6 +16,7 @@ import streamlit as st
 
 from workbench.api import Workspace
 from workbench.records import Run
+from workbench.scoring.scorers import figure_title, scorer_names
 from workbench.ui import charts
 from workbench.ui.runs import took
 from workbench.ui.text import figure, plain
@@ -86,6 +87,15 @@ REINFORCED = (
             "held-out, 95 % interval": ("eval_reward_low", "eval_reward_high"),
         },
         smooth=True,
+    ),
+    *(
+        Chart(
+            f"{figure_title(name)} ({name}), held-out prompts",
+            figure_title(name, short=True),
+            {"held-out": f"eval_{name}"},
+            {"95 % interval": (f"eval_{name}_low", f"eval_{name}_high")},
+        )
+        for name in scorer_names()
     ),
     Chart("KL of an answer", "nats", {"step": "kl", "held-out": "eval_kl"}, smooth=True),
     Chart("KL of a token", "nats", {"step": "kl_per_token", "held-out": "eval_kl_per_token"}, smooth=True),
@@ -215,8 +225,11 @@ def show_held_out_answers(ws: Workspace, run: Run) -> None:
         return
     with path.open(encoding="utf-8") as stream:
         entries = [json.loads(line) for line in stream]
+    scorers = [name for name in scorer_names() if entries and name in entries[0]]
     st.dataframe(
-        pd.DataFrame(entries, columns=["reward", "score", "ended", "kl", "tokens", "prompt", "answer", "row_id"]),
+        pd.DataFrame(
+            entries, columns=["reward", "score", *scorers, "ended", "kl", "tokens", "prompt", "answer", "row_id"]
+        ),
         hide_index=True,
         alt="Held-out answers with their reward",
         column_config={
@@ -228,5 +241,11 @@ def show_held_out_answers(ws: Workspace, run: Run) -> None:
             "prompt": st.column_config.TextColumn("Prompt", width="large"),
             "answer": st.column_config.TextColumn("Answer", width="large"),
             "row_id": st.column_config.TextColumn("Row id"),
+            **{
+                name: st.column_config.NumberColumn(
+                    name, format="%.1f", help=f"{figure_title(name)}; it has no part in the reward."
+                )
+                for name in scorers
+            },
         },
     )

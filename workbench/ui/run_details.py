@@ -11,7 +11,7 @@ import streamlit as st
 
 from workbench.api import Workspace
 from workbench.errors import DataProblem, NotFound
-from workbench.records import Example, Prompt, Run
+from workbench.records import Example, Preference, Prompt, Run
 from workbench.runs import snippets
 from workbench.store import runs as run_store
 from workbench.store.datasets import get_version
@@ -41,14 +41,19 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
         entries.reverse()
     page, pages = current_page("run.held_out_page", len(entries), SHOWN_ROWS)
     shown = entries[(page - 1) * SHOWN_ROWS : page * SHOWN_ROWS]
-    texts = _row_texts(ws, run, [entry["row_id"] for entry in shown])
+    found = _row_texts(ws, run, [(entry["row_id"], entry.get("good", True)) for entry in shown])
+    texts = [found.get((entry["row_id"], entry.get("good", True)), ("", "")) for entry in shown]
     table = pd.DataFrame(
         {
             "loss": [entry["loss"] for entry in shown],
-            **{name: [entry[name] for entry in shown] for name in ("margin", "reward", "good") if name in entries[0]},
+            **{
+                name: [entry[name] for entry in shown]
+                for name in ("margin", "reward", "good", "weight")
+                if name in entries[0]
+            },
             "tokens": [entry["tokens"] for entry in shown],
-            "prompt": [texts.get(entry["row_id"], ("", ""))[0] for entry in shown],
-            "answer": [texts.get(entry["row_id"], ("", ""))[1] for entry in shown],
+            "prompt": [asked for asked, _ in texts],
+            "answer": [answered for _, answered in texts],
             "row": [entry["row_id"] for entry in shown],
         }
     )
@@ -64,9 +69,10 @@ def show_held_out_rows(ws: Workspace, run: Run) -> None:
             "margin": st.column_config.NumberColumn("Margin", format="%.3f", help="Reward of chosen less rejected."),
             "reward": st.column_config.NumberColumn("Reward", format="%.3f"),
             "good": st.column_config.CheckboxColumn("Good", help="Whether the answer was labelled as good."),
+            "weight": st.column_config.NumberColumn("Weight", format="%.3g", help="What it counts beside others."),
             "tokens": st.column_config.NumberColumn("Answer tokens"),
             "prompt": st.column_config.TextColumn("Prompt", width="large"),
-            "answer": st.column_config.TextColumn("Wanted answer", width="large"),
+            "answer": st.column_config.TextColumn("Answer" if "good" in table else "Wanted answer", width="large"),
             "row": st.column_config.TextColumn("Row id"),
         },
     )
@@ -132,8 +138,8 @@ def show_notes(ws: Workspace, run: Run) -> None:
             st.rerun()
 
 
-def _row_texts(ws: Workspace, run: Run, row_ids: list[str]) -> dict[str, tuple[str, str]]:
-    """Question and wanted answer of rows by id; rows that are no longer there are left out."""
+def _row_texts(ws: Workspace, run: Run, answers: list[tuple[str, bool]]) -> dict[tuple[str, bool], tuple[str, str]]:
+    """Question and answer by row id and whether the answer is a good one; rows no longer there are left out."""
     from workbench.datasets.versions import read_row
 
     path = ws.settings.run_dir(run.id) / "inputs.json"
@@ -143,13 +149,18 @@ def _row_texts(ws: Workspace, run: Run, row_ids: list[str]) -> dict[str, tuple[s
     texts = {}
     try:
         version = get_version(ws.store, inputs.get("held_out_version_id") or inputs["version_id"])
-        for row_id in row_ids:
+        for row_id, good in answers:
+            if not row_id:  # an answer that stands in a ranking alone, not in the dataset
+                continue
             payload = read_row(ws.store, version, row_id).payload
             if isinstance(payload, Prompt):
                 continue
-            turns = payload.messages if isinstance(payload, Example) else payload.prompt + payload.chosen
+            if isinstance(payload, Preference):
+                turns = payload.prompt + (payload.chosen if good else payload.rejected)
+            else:
+                turns = payload.messages if isinstance(payload, Example) else payload.prompt + payload.completion
             asked = next((turn.content for turn in turns if turn.role == "user"), "")
-            texts[row_id] = shorten(asked, 300), shorten(turns[-1].content, 300)
+            texts[row_id, good] = shorten(asked, 300), shorten(turns[-1].content, 300)
     except (NotFound, DataProblem):
         st.caption("Some of these rows have been removed from the dataset since.")
     return texts

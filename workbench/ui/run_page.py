@@ -39,7 +39,16 @@ from workbench.ui.run_compare import show_comparison
 from workbench.ui.run_details import show_held_out_rows, show_log, show_notes, show_settings
 from workbench.ui.run_distance import show_distance
 from workbench.ui.run_results import RESULTS, show_result
-from workbench.ui.runs import compare_pair, compare_words, kind_name, progress_bar, show_queue, state_badge, took
+from workbench.ui.runs import (
+    compare_pair,
+    compare_words,
+    failure_words,
+    kind_name,
+    progress_bar,
+    show_queue,
+    state_badge,
+    took,
+)
 from workbench.ui.state import COMPARE_PARAM, RUN_PARAM
 from workbench.ui.text import ago, exact, figure, plain
 from workbench.ui.tour import show_findings, show_parts
@@ -132,9 +141,7 @@ def _failure(run: Run) -> None:
             st.warning("The process is gone, without a word. Resume goes on from the last checkpoint.")
         return
     if run.state in (RunState.FAILED, RunState.INTERRUPTED):
-        message = plain(run.failure.message[:1].upper() + run.failure.message[1:])
-        remedy = f"\n\n{plain(run.failure.remedy)}" if run.failure.remedy else ""
-        st.error(f"{message}{remedy}", icon=":material/error:")
+        st.error(failure_words(run.failure), icon=":material/error:")
 
 
 def _status(ws: Workspace, run_id: str, known: RunState) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.records import Run, RunState, utc_now
+from workbench.records import Failure, Run, RunState, utc_now
 from workbench.runs.kinds import KINDS
 from workbench.store.lineage import read_inputs
 from workbench.ui.errors import shown_errors
@@ -54,6 +54,13 @@ def _state_help(run: Run) -> str:
     if run.state.active and run.heartbeat_at:
         lines.append(f"last sign of life {ago(run.heartbeat_at)}")
     return plain("; ".join(lines))
+
+
+def failure_words(failure: Failure) -> str:
+    """Why a run failed and what to do, as Markdown. A name that the message begins with is left as it is written."""
+    first, *_ = failure.message.split(maxsplit=1) or [""]
+    said = failure.message[:1].upper() + failure.message[1:] if first.isalpha() else failure.message
+    return plain(said) + (f"\n\n{plain(failure.remedy)}" if failure.remedy else "")
 
 
 def progress_line(run: Run) -> str:

@@ -19,7 +19,7 @@ from workbench.store import runs as run_store
 from workbench.ui.errors import show_problem, shown_errors
 from workbench.ui.links import LINEAGE, SELF_INSTRUCT, go_to, link_to
 from workbench.ui.paging import current_page, page_switch, times
-from workbench.ui.runs import ACTIVE, STATES, progress_bar, run_link, show_queue, state_badge, took
+from workbench.ui.runs import ACTIVE, STATES, failure_words, progress_bar, run_link, show_queue, state_badge, took
 from workbench.ui.self_instruct_review import show_review_desk
 from workbench.ui.self_instruct_table import show_candidates
 from workbench.ui.self_instruct_threshold import kept_threshold, show_threshold
@@ -150,9 +150,7 @@ def _failure(run: Run) -> None:
     if run.state is RunState.INTERRUPTED and run.failure is None:
         st.warning("The process is gone, without a word. Resume goes on from its last reply.")
     elif run.state in (RunState.FAILED, RunState.INTERRUPTED) and run.failure is not None:
-        message = plain(run.failure.message[:1].upper() + run.failure.message[1:])
-        remedy = f"\n\n{plain(run.failure.remedy)}" if run.failure.remedy else ""
-        st.error(f"{message}{remedy}", icon=":material/error:")
+        st.error(failure_words(run.failure), icon=":material/error:")
 
 
 def _not_begun(ws: Workspace, run: Run) -> None:

@@ -81,16 +81,19 @@ def _examples(funnel: Funnel) -> None:
         )
 
 
+def _version_name(ws: Workspace, version_id: str) -> str:
+    try:
+        version = dataset_store.get_version(ws.store, version_id)
+        return f"{ws.dataset(version.dataset_id).name}@{version.number}"
+    except NotFound:
+        return "one that was deleted since"
+
+
 def _guarded(ws: Workspace, run: Run, funnel: Funnel) -> None:
     """What nothing may leak from, and how much was refused for it."""
     plan = read_plan(run)
-    names = []
-    for version_id in plan.held_out_version_ids:
-        try:
-            version = dataset_store.get_version(ws.store, version_id)
-            names.append(f"{ws.dataset(version.dataset_id).name}@{version.number}")
-        except NotFound:
-            names.append("one that was deleted since")
+    names = [_version_name(ws, version_id) for version_id in plan.held_out_version_ids]
+    names += [f"{share.share:.0%} of {_version_name(ws, share.version_id)}" for share in plan.held_out_shares]
     tasks, examples = losses(funnel).get("leaks", 0), funnel.examples_lost.get("instance_leaks", 0)
     with st.container(horizontal=True, vertical_alignment="center"):
         if not names:

@@ -21,3 +21,8 @@ def workspace() -> Workspace:
     """
     settings = get_settings()
     return _open(str(settings.home), settings.database_url)
+
+
+def store_key(ws: Workspace) -> str:
+    """Names the store in the key of what `st.cache_data` keeps, which all sessions and homes share."""
+    return f"{ws.settings.home} {ws.settings.database_url}"

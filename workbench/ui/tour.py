@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
 from workbench.api import Workspace
 from workbench.records import Interval, Run, RunState
+from workbench.runs.protocol import stage_of
 from workbench.store import runs as run_store
 from workbench.ui import charts
 from workbench.ui.links import PLAYGROUND, link_to, variants_query
-from workbench.ui.protocol import show_stages
+from workbench.ui.protocol import show_stages, stage_title
 from workbench.ui.runs import progress_line, run_link
 from workbench.ui.text import plain
 
-PROTOCOL_PARTS = (
-    ("converting_run", "Make the bundled model ready"),
-    ("training_run", "Fine-tune on demonstrations"),
-    ("sampling_run", "Sample answers, ranked by the kit's scorer"),
-    ("reward_run", "Learn a reward from the rankings"),
-    ("reinforcing_run", "Reinforce with RLOO"),
-    ("dpo_run", "Train DPO on the same rankings"),
-    ("answering_run", "Answer held-out prompts with every stage"),
-    ("kl_sft_run", "Measure how far fine-tuning moved"),
-    ("kl_rloo_run", "Measure how far RLOO moved"),
-    ("kl_dpo_run", "Measure how far DPO moved"),
-)
 PARTS = (
     ("converting_run", "Make the bundled model ready"),
     ("training_run", "Fine-tune an adapter on the starter kit"),
@@ -35,10 +24,35 @@ PARTS = (
 )
 
 
+def protocol_parts(rounds: int) -> list[tuple[str, str]]:
+    """Parts of InstructGPT's protocol: where their runs stand in the result, and what they do."""
+    parts = [("converting_run", "Make the bundled model ready"), ("training_run", "Fine-tune on demonstrations")]
+    for number in range(1, rounds + 1):
+        mark, which = ("", "") if number == 1 else (f"_{number}", f", round {number}")
+        parts += [
+            (f"sampling{mark}_run", f"Sample answers, ranked by the kit's scorer{which}"),
+            (f"reward{mark}_run", f"Learn a reward from the rankings{which}"),
+            (f"reinforcing{mark}_run", f"Reinforce with RLOO{which}"),
+        ]
+    parts += [
+        ("dpo_run", "Train DPO on the same rankings"),
+        ("answering_run", "Answer held-out prompts with each stage"),
+    ]
+    moved = ["sft", *map(stage_of, range(1, rounds + 1)), "dpo"]
+    return parts + [(f"kl_{stage}_run", f"Measure how far {stage_title(stage)} moved") for stage in moved]
+
+
+def _parts(tour: Run) -> Sequence[tuple[str, str]]:
+    if tour.spec.get("protocol") != "instructgpt":
+        return PARTS
+    rounds = tour.spec.get("rounds")
+    return protocol_parts(rounds if isinstance(rounds, int) and not tour.spec.get("quick") else 1)
+
+
 def show_parts(ws: Workspace, tour: Run) -> None:
     """The tour's parts, each with its state and a link to its run."""
     ready = "training_run" in tour.result and "converting_run" not in tour.result
-    for key, title in PROTOCOL_PARTS if tour.spec.get("protocol") == "instructgpt" else PARTS:
+    for key, title in _parts(tour):
         run_id = tour.result.get(key)
         part = run_store.get_run(ws.store, str(run_id)) if run_id else None
         icon, text = _part_state(part, ready and key == "converting_run", tour)

@@ -1,5 +1,7 @@
 """Queues of answers to rank (`queues`), who is at which item (`handing`), and the rankings (`votes`, `reading`).
 
+Whose rankings are people's and whose a scorer's is told in `sources`.
+
 What rankings mean is left to `workbench.preferences`.
 """
 
@@ -31,11 +33,15 @@ from workbench.store.rankings.queues import (
 from workbench.store.rankings.reading import (
     ItemRow,
     VoteRow,
+    VotesStamp,
     completion_variants,
     completions_by_id,
+    count_by_source,
     list_item_rows,
     list_votes,
+    votes_stamp,
 )
+from workbench.store.rankings.sources import DEMO, SCORER, Sources, sum_votes, voted_by
 from workbench.store.rankings.votes import (
     QueueProgress,
     add_rankings,
@@ -50,18 +56,23 @@ from workbench.store.rankings.votes import (
 
 __all__ = [
     "CLAIM_MINUTES",
+    "DEMO",
     "HandedItem",
     "ItemRow",
     "NewItem",
     "QueueProgress",
     "REPEAT_GAP",
+    "SCORER",
+    "Sources",
     "VoteRow",
+    "VotesStamp",
     "add_items",
     "add_rankings",
     "check_ranking",
     "check_rater",
     "completion_variants",
     "completions_by_id",
+    "count_by_source",
     "count_items",
     "create_queue",
     "display_order",
@@ -80,7 +91,10 @@ __all__ = [
     "release_items",
     "shown_order",
     "submit_ranking",
+    "sum_votes",
     "undo_last",
     "undo_ranking",
     "update_queue",
+    "voted_by",
+    "votes_stamp",
 ]

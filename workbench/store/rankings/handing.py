@@ -1,7 +1,8 @@
 """Who is at which item: handing items out, and whose turn is next.
 
 An item is handed out by one writing transaction, so two raters never hold the same item unless the queue's `overlap`
-asks for it. A browser may hold the next few items, show each without asking, and submit later.
+asks for it. A scorer's ranking does not count there: people are handed every item. A browser may hold the next few
+items, show each without asking, and submit later.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from workbench.records import RankItem, RankQueue, Record, digest, utc_now
 from workbench.store import tables
 from workbench.store.database import Store, row_dict
 from workbench.store.rankings.queues import as_item, check_rater, find_item, lock_queue
+from workbench.store.rankings.sources import voted_by
 
 CLAIM_MINUTES = 15
 """An item that was handed out and got no vote for so long goes to somebody else."""
@@ -162,11 +164,11 @@ def _held_item(connection: Connection, queue: Any, rater: str, cutoff: datetime)
 
 
 def open_items(queue: Any, rater: str, cutoff: datetime) -> Select[Any]:
-    """Items that the rater has not ranked and that need a vote nobody else is about to give."""
+    """Items that the rater has not ranked and that need a person's vote nobody else is about to give."""
     here = _rankings.c.item_id == _items.c.id
     mine = exists(standing(here, _rankings.c.rater == rater).correlate(_items))
     voted = (
-        standing(here, _rankings.c.skipped.is_(None))
+        standing(here, _rankings.c.skipped.is_(None), voted_by("people"))
         .with_only_columns(func.count(distinct(_rankings.c.rater)))
         .correlate(_items)
         .scalar_subquery()
@@ -214,7 +216,9 @@ def release_items(store: Store, queue_id: str, rater: str) -> None:
         connection.execute(delete(_claims).where(_claims.c.rater == check_rater(rater), _claims.c.item_id.in_(held)))
 
 
-def next_items(store: Store, queue_id: str, rater: str, most: int, *, now: datetime | None = None) -> list[HandedItem]:
+def next_items(
+    store: Store, queue_id: str, rater: str, most: int, *, first: str | None = None, now: datetime | None = None
+) -> list[HandedItem]:
     """Hand the rater up to so many items, first those they hold already, in the order they got them.
 
     Args:
@@ -222,6 +226,7 @@ def next_items(store: Store, queue_id: str, rater: str, most: int, *, now: datet
         queue_id: the queue.
         rater: who asks.
         most: items to hold at once, 1 or more.
+        first: id of the item to come before all others, where this rater may rank it; it makes no difference otherwise.
         now: the time, for tests.
 
     Raises:
@@ -236,10 +241,13 @@ def next_items(store: Store, queue_id: str, rater: str, most: int, *, now: datet
         cutoff = now - timedelta(minutes=CLAIM_MINUTES)
         votes = own_votes(connection, queue_id, rater)
         ranked = {item_id for item_id, _ in votes}
-        items = _held(connection, queue, rater, cutoff)[:most]
+        if first is not None:
+            _put_first(connection, queue, rater, cutoff, first, now)
+        items = _held(connection, queue, rater, cutoff)
         if len(items) < most:
             items += _more(connection, queue, rater, cutoff, votes, items, most)
-        # Holding is renewed in the order of the window, so that a rater who reads slowly keeps the items.
+        # Holding is renewed in the order of the window, so that a rater who reads slowly keeps the items; also that of
+        # items beyond it, which one put first or taken back has pushed out and which would come first otherwise.
         for place, item in enumerate(items):
             claim(connection, item.id, rater, now + place * STEP)
     return [
@@ -249,8 +257,25 @@ def next_items(store: Store, queue_id: str, rater: str, most: int, *, now: datet
             repeat=item.id in ranked,
             claimed_at=now,
         )
-        for item in items
+        for item in items[:most]
     ]
+
+
+def _put_first(
+    connection: Connection, queue: RankQueue, rater: str, cutoff: datetime, item_id: str, now: datetime
+) -> None:
+    """Note that the rater holds an item before all others they hold; nothing where somebody else's turn it is."""
+    may = open_items(queue, rater, cutoff).where(_items.c.id == item_id)
+    if connection.execute(may).first() is not None:
+        claim(connection, item_id, rater, before_held(connection, queue.id, rater, now))
+
+
+def before_held(connection: Connection, queue_id: str, rater: str, now: datetime) -> datetime:
+    """A time before that of everything the rater holds in a queue; now where they hold nothing."""
+    own = select(_items.c.id).where(_items.c.queue_id == queue_id)
+    first = select(_claims.c.claimed_at).where(_claims.c.rater == rater, _claims.c.item_id.in_(own))
+    oldest = connection.execute(first.order_by(_claims.c.claimed_at).limit(1)).scalar()
+    return now if oldest is None else min(now, oldest - STEP)
 
 
 def _held(connection: Connection, queue: RankQueue, rater: str, cutoff: datetime) -> list[RankItem]:

@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Text, cast, select
+from sqlalchemy import Text, cast, func, select
 
 from workbench.records import Completion
 from workbench.store import tables
 from workbench.store.database import Store, row_dict
 from workbench.store.rankings.handing import standing
+from workbench.store.rankings.sources import Sources, voted_by
 
-_items, _rankings = tables.rank_items, tables.rankings
+_items, _rankings, _undos = tables.rank_items, tables.rankings, tables.ranking_undos
 
 
 class VoteRow(NamedTuple):
@@ -30,6 +31,17 @@ class VoteRow(NamedTuple):
     unusable: Sequence[str]
     all_bad: bool
     repeat: bool
+    source: str
+    """rank, playground, demo, import or scorer."""
+
+
+class VotesStamp(NamedTuple):
+    """What changes with every vote and every undo: figures over votes hold as long as it stays."""
+
+    rankings: int
+    newest: str
+    undos: int
+    last_undo: str
 
 
 class ItemRow(NamedTuple):
@@ -42,23 +54,50 @@ class ItemRow(NamedTuple):
     """The prompt's JSON text: equal for equal prompts, whatever queue they are in."""
 
 
-def list_votes(store: Store, queue_ids: Sequence[str]) -> list[VoteRow]:
-    """Standing votes of queues, oldest first; skips and what was taken back are left out, hidden repeats are not."""
+def votes_stamp(store: Store) -> VotesStamp:
+    """Tells whether any vote was given or taken back since another stamp was taken; much cheaper than the votes."""
+    with store.read() as connection:
+        given = connection.execute(select(func.count(), func.max(_rankings.c.created_at)).select_from(_rankings)).one()
+        back = connection.execute(select(func.count(), func.max(_undos.c.at)).select_from(_undos)).one()
+    return VotesStamp(given[0], str(given[1]), back[0], str(back[1]))
+
+
+def count_by_source(store: Store, queue_ids: Sequence[str]) -> dict[str, int]:
+    """Standing votes of queues by source, without skips and hidden repeats."""
+    query = (
+        standing(_items.c.queue_id.in_(queue_ids), _rankings.c.skipped.is_(None), ~_rankings.c.repeat)
+        .join(_items, _items.c.id == _rankings.c.item_id)
+        .with_only_columns(_rankings.c.source, func.count())
+        .group_by(_rankings.c.source)
+        .order_by(_rankings.c.source)
+    )
+    with store.read() as connection:
+        return {str(source): int(votes) for source, votes in connection.execute(query)}
+
+
+def list_votes(store: Store, queue_ids: Sequence[str], sources: Sources = "all") -> list[VoteRow]:
+    """Standing votes of queues, oldest first; skips and what was taken back are left out, hidden repeats are not.
+
+    Args:
+        store: the store.
+        queue_ids: queue ids.
+        sources: whose votes.
+    """
     table = _rankings
     lists = (cast(column, Text) for column in (table.c.shown, table.c.tiers, table.c.unusable))
+    plain = (table.c.all_bad, table.c.repeat, table.c.source)
     query = (
-        standing(_items.c.queue_id.in_(queue_ids), table.c.skipped.is_(None))
+        standing(_items.c.queue_id.in_(queue_ids), table.c.skipped.is_(None), voted_by(sources))
         .join(_items, _items.c.id == table.c.item_id)
-        .with_only_columns(table.c.id, table.c.item_id, table.c.rater, *lists, table.c.all_bad, table.c.repeat)
+        .with_only_columns(table.c.id, table.c.item_id, table.c.rater, *lists, *plain)
         .order_by(table.c.created_at, table.c.id)
     )
     with store.read() as connection:
-        rows = connection.execute(query).all()
-    decoded = (_decode_all([row[place] for row in rows]) for place in (3, 4, 5))
-    return [
-        VoteRow(row.id, row.item_id, row.rater, shown, tiers, unusable, bool(row.all_bad), bool(row.repeat))
-        for row, shown, tiers, unusable in zip(rows, *decoded, strict=True)
-    ]
+        rows = [tuple(row) for row in connection.execute(query)]
+    if not rows:
+        return []
+    ids, items, raters, *texts, all_bad, repeat, source = zip(*rows, strict=True)
+    return list(map(VoteRow, ids, items, raters, *map(_decode_all, texts), all_bad, repeat, source))
 
 
 def list_item_rows(store: Store, queue_ids: Sequence[str]) -> list[ItemRow]:
@@ -70,11 +109,11 @@ def list_item_rows(store: Store, queue_ids: Sequence[str]) -> list[ItemRow]:
         .order_by(_items.c.queue_id, _items.c.position)
     )
     with store.read() as connection:
-        rows = connection.execute(query).all()
-    decoded = (_decode_all([row[place] for row in rows]) for place in (1, 2))
-    return [
-        ItemRow(row[0], completions, merged, row[3]) for row, completions, merged in zip(rows, *decoded, strict=True)
-    ]
+        rows = [tuple(row) for row in connection.execute(query)]
+    if not rows:
+        return []
+    ids, completions, merged, prompts = zip(*rows, strict=True)
+    return list(map(ItemRow, ids, _decode_all(completions), _decode_all(merged), prompts))
 
 
 def _decode_all(texts: Sequence[str]) -> list[Any]:
@@ -101,7 +140,7 @@ def completion_variants(store: Store, ids: Iterable[str]) -> dict[str, str]:
     with store.read() as connection:
         for part in _parts(ids):
             rows = connection.execute(select(table.c.id, table.c.variant_id).where(table.c.id.in_(part)))
-            found.update((row.id, row.variant_id) for row in rows)
+            found.update(map(tuple, rows))
     return found
 
 

@@ -7,14 +7,23 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Select, delete, func, insert, select
+from sqlalchemy import Connection, Select, case, delete, distinct, func, insert, select
 
 from workbench.errors import Conflict, NotFound, UsageError
 from workbench.records import Ranking, RankItem, Record, new_id, utc_now
 from workbench.store import tables
 from workbench.store.database import Store
-from workbench.store.rankings.handing import CLAIM_MINUTES, STEP, claim, display_order, open_items, own_votes, standing
+from workbench.store.rankings.handing import (
+    CLAIM_MINUTES,
+    before_held,
+    claim,
+    display_order,
+    open_items,
+    own_votes,
+    standing,
+)
 from workbench.store.rankings.queues import BATCH, as_item, check_rater, find_item, lock_queue, refused
+from workbench.store.rankings.sources import voted_by
 
 _items, _claims, _rankings, _undos = tables.rank_items, tables.rank_claims, tables.rankings, tables.ranking_undos
 
@@ -25,9 +34,11 @@ class QueueProgress(Record):
     total: int
     """Items."""
     done: int
-    """Items with as many votes as the queue's overlap asks for."""
+    """Items with as many people's votes as the queue's overlap asks for."""
     votes: int
-    """Votes that stand, hidden repeats and skips left out."""
+    """People's votes that stand, hidden repeats and skips left out."""
+    by_scorers: int
+    """Votes that scorers gave; they count nowhere else here."""
     raters: int
     """People who voted."""
     mine: int
@@ -299,10 +310,7 @@ def undo_ranking(store: Store, rater: str, nonce: str, *, now: datetime | None =
             return ranking
         connection.execute(insert(_undos).values(ranking_id=ranking.id, at=now))
         queue_id = find_item(connection, ranking.item_id).queue_id
-        own = select(_items.c.id).where(_items.c.queue_id == queue_id)
-        first = select(_claims.c.claimed_at).where(_claims.c.rater == rater, _claims.c.item_id.in_(own))
-        oldest = connection.execute(first.order_by(_claims.c.claimed_at).limit(1)).scalar()
-        claim(connection, ranking.item_id, rater, now if oldest is None else min(now, oldest - STEP))
+        claim(connection, ranking.item_id, rater, before_held(connection, queue_id, rater, now))
     return ranking.model_copy(update={"undone_at": now})
 
 
@@ -322,7 +330,7 @@ def last_votes(store: Store, queue_id: str, rater: str, most: int) -> list[tuple
 def queue_progress(
     store: Store, queue_id: str, rater: str | None = None, *, now: datetime | None = None
 ) -> QueueProgress:
-    """How far a queue is, and one rater in it."""
+    """How far people are with a queue, and one rater in it."""
     rater = check_rater(rater) if rater else ""
     cutoff = (now or utc_now()) - timedelta(minutes=CLAIM_MINUTES)
     with store.read() as connection:
@@ -330,22 +338,33 @@ def queue_progress(
         if queue is None:
             raise NotFound("no such queue", value=queue_id)
         total = connection.execute(select(func.count()).where(_items.c.queue_id == queue_id)).scalar() or 0
-        votes = (
-            standing(_items.c.queue_id == queue_id, _rankings.c.skipped.is_(None), ~_rankings.c.repeat)
-            .join(_items, _items.c.id == _rankings.c.item_id)
-            .with_only_columns(_rankings.c.item_id, _rankings.c.rater)
+        counted = standing(_items.c.queue_id == queue_id, _rankings.c.skipped.is_(None), ~_rankings.c.repeat).join(
+            _items, _items.c.id == _rankings.c.item_id
         )
-        by_item: dict[str, set[str]] = {}
-        for item_id, who in connection.execute(votes):
-            by_item.setdefault(item_id, set()).add(who)
+        people = voted_by("people")
+        item = (
+            counted.with_only_columns(
+                func.count(distinct(case((people, _rankings.c.rater)))).label("people"),
+                func.sum(case((people, 0), else_=1)).label("scorers"),
+            )
+            .group_by(_rankings.c.item_id)
+            .subquery()
+        )
+        done = case((item.c.people >= queue.overlap, 1), else_=0)
+        sums = select(func.sum(item.c.people), func.sum(done), func.sum(item.c.scorers))
+        votes, done_items, by_scorers = (int(each or 0) for each in connection.execute(sums).one())
+        raters = connection.execute(
+            counted.where(people).with_only_columns(func.count(distinct(_rankings.c.rater)))
+        ).scalar()
         own = own_votes(connection, queue_id, rater) if rater else []
         count_open = open_items(queue, rater, cutoff).with_only_columns(func.count())
         left = connection.execute(count_open).scalar() or 0
     return QueueProgress(
         total=total,
-        done=sum(len(raters) >= queue.overlap for raters in by_item.values()),
-        votes=sum(map(len, by_item.values())),
-        raters=len(set().union(*by_item.values())) if by_item else 0,
+        done=done_items,
+        votes=votes,
+        by_scorers=by_scorers,
+        raters=raters or 0,
         mine=sum(what == "first" for _, what in own),
         skipped=sum(what == "skip" for _, what in own),
         left=left,

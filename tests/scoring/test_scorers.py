@@ -6,8 +6,8 @@ import pytest
 import sacrebleu
 
 from workbench.errors import UsageError
-from workbench.evaluation.scorers import check_scorers, corpus_chrf, score_completion, scorer_names
 from workbench.records import Completion, Message, Sampling, utc_now
+from workbench.scoring.scorers import check_scorers, corpus_chrf, score_completion, scorer_names
 
 FORMED = "Answer: The Moon orbits the Earth.\n- It takes a month.\n- We see one side.\nNext: Why one side?"
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from workbench.errors import UsageError
-from workbench.evaluation.persona_rules import score_chatbot
-from workbench.evaluation.rule_reports import (
+from workbench.scoring.persona_rules import score_chatbot
+from workbench.scoring.rule_reports import (
     RuleReport,
     RuleScorer,
     find_count_fault,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from workbench.evaluation.rule_reports import (
+from workbench.scoring.rule_reports import (
     RuleReport,
     find_count_fault,
     find_line_fault,

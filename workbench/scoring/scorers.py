@@ -2,8 +2,8 @@
 
 A rule scorer looks at the answer alone and says whether it passes, rule by rule, and how many of the rules it keeps;
 a metric scorer compares it with a reference and says a figure; a reward model's scores come from a run of its own. A
-new metric is one function and one entry in `METRICS`; a new rule scorer is one entry in `workbench.evaluation.rules`.
-Intervals and means are left to `aggregate`.
+new metric is one function and one entry in `METRICS`; a new rule scorer is one entry in `workbench.scoring.rules`.
+Intervals and means are left to `workbench.evaluation.aggregate`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from workbench.errors import UsageError
-from workbench.records import Completion, Score
+from workbench.records import Completion, Message, Score
+from workbench.scoring.rule_reports import RuleReport
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def figure_range(name: str) -> str:
 
 def scorer_names() -> list[str]:
     """Every name that `score_completion` takes."""
-    from workbench.evaluation.rules import RULE_SCORERS
+    from workbench.scoring.rules import RULE_SCORERS
 
     return [*RULE_SCORERS, *METRICS]
 
@@ -132,7 +133,13 @@ def score_completion(name: str, completion: Completion, reference: str | None = 
         return None
     metric = METRICS.get(name)
     if metric is None:
-        return _score_rules(name, completion)
+        report = _check_rules(name, completion.text, completion.prompt)
+        detail: dict[str, Any] = {
+            result.rule: {"passed": result.passed, "detail": result.detail} for result in report.results
+        }
+        return Score(
+            completion_id=completion.id, scorer=name, passed=report.passed, value=100 * report.kept, detail=detail
+        )
     if reference is None:
         return None
     value = metric.measure(completion.text, reference)
@@ -140,16 +147,33 @@ def score_completion(name: str, completion: Completion, reference: str | None = 
     return Score(completion_id=completion.id, scorer=name, passed=passed, value=value)
 
 
-def _score_rules(name: str, completion: Completion) -> Score:
-    from workbench.evaluation.rules import get_rule_scorer
+def measure_text(name: str, text: str, prompt: Sequence[Message], reference: str | None = None) -> float | None:
+    """One scorer's figure for a text that is no stored answer: the figure that `score_completion` would give it.
+
+    Args:
+        name: a rule scorer or a metric.
+        text: the answer.
+        prompt: what was asked.
+        reference: a good answer; needed by metrics.
+
+    Returns:
+        The figure; None where a metric has no reference.
+
+    Raises:
+        UsageError: the scorer is unknown.
+    """
+    metric = METRICS.get(name)
+    if metric is None:
+        return 100 * _check_rules(name, text, prompt).kept
+    return None if reference is None else metric.measure(text, reference)
+
+
+def _check_rules(name: str, text: str, prompt: Sequence[Message]) -> RuleReport:
+    from workbench.scoring.rules import get_rule_scorer
 
     check_scorers([name])
-    asked = sum(message.role == "user" for message in completion.prompt)
-    report = get_rule_scorer(name)(completion.text, turn=max(0, asked - 1))
-    detail: dict[str, Any] = {
-        result.rule: {"passed": result.passed, "detail": result.detail} for result in report.results
-    }
-    return Score(completion_id=completion.id, scorer=name, passed=report.passed, value=100 * report.kept, detail=detail)
+    asked = sum(message.role == "user" for message in prompt)
+    return get_rule_scorer(name)(text, turn=max(0, asked - 1))
 
 
 @lru_cache(maxsize=1)

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from workbench.errors import UsageError
-from workbench.evaluation.rule_reports import RuleReport, count_words
-from workbench.evaluation.rules import RULE_SCORERS, get_rule_scorer, score_assistant
+from workbench.scoring.rule_reports import RuleReport, count_words
+from workbench.scoring.rules import RULE_SCORERS, get_rule_scorer, score_assistant
 
 GOOD = (
     "Answer: Leaves change colour when they stop making green chlorophyll.\n"

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.evaluation.persona_rules import score_chatbot
-from workbench.evaluation.rule_reports import RuleReport, count_words
-from workbench.evaluation.rules import get_rule_scorer
-from workbench.evaluation.scorers import score_completion
 from workbench.records import Completion, Message, Sampling, utc_now
+from workbench.scoring.persona_rules import score_chatbot
+from workbench.scoring.rule_reports import RuleReport, count_words
+from workbench.scoring.rules import get_rule_scorer
+from workbench.scoring.scorers import score_completion
 
 FIRST = "Hello, neighbour! A dry chain squeaks. Oil each link lightly.\n→ Wipe the chain first.\n— Pip"
 LATER = FIRST.replace("Hello", "Right")
