@@ -62,7 +62,7 @@ def test_an_adapter_is_exported_traced_and_made_again(
         assert {"adapter_model.safetensors", "adapter_config.json", "README.md"} <= set(archive.namelist())
 
     page.get_by_role("link", name="Where it came from").click()
-    page.get_by_text("The manifest names data, base and settings").wait_for()
+    page.get_by_text("The manifest names data, base, settings").wait_for()
     settled(page)
     clean(page)
     graph = page.locator("[data-testid=stGraphVizChart] svg")

@@ -132,6 +132,8 @@ def test_a_reward_run_stopped_goes_on_once_and_an_rl_run_outlives_a_kill_with_it
     assert resume_at_once(store, rloo.id, 3) == ["refused", "refused", "won"]
     done = until(store, rloo.id, finished)
     assert done.attempt == 2 and done.result["reward_run_id"] == reward.id
+    began = [attempt.resumed_step for attempt in run_store.list_attempts(store, rloo.id)]
+    assert began == [None, done.result["resumed_step"]]
     assert sorted(set(steps_told(store, rloo.id))) == list(range(1, STEPS + 1))
 
 

@@ -331,7 +331,7 @@ def test_a_full_disk_at_a_checkpoint_is_told_and_the_run_can_go_on(store, model,
 
 
 def test_layers_the_model_does_not_have_are_named(store, model, examples, tmp_path):
-    with pytest.raises(UsageError, match="no layers of these names"):
+    with pytest.raises(UsageError, match="no linear layers of these names"):
         sft.train_sft(config(target_modules=("c_attn",)), new_job(store, tmp_path / "run"))
 
 

@@ -146,9 +146,9 @@ def layers_in_words(config: TrainingConfig) -> Iterator[None]:
         with quiet_peft():
             yield
     except ValueError as error:
-        if "target modules" in str(error).lower() or "target_modules" in str(error):
+        if "target module" in str(error).lower() or "target_modules" in str(error):
             raise UsageError(
-                "the model has no layers of these names",
+                "the model has no linear layers of these names",
                 place="target_modules",
                 value=config.target_modules,
                 remedy="Use all-linear, or names as the model's page lists them.",

@@ -59,7 +59,7 @@ class RLConfig(TrainingConfig):
     """What both methods ask for: prompts, a policy to start from, a reward, and how answers are drawn."""
 
     presets: ClassVar[Presets] = RL_PRESETS
-    dataset_kinds: ClassVar[tuple[DatasetKind, ...]] = ("prompts", "instructions", "preferences")
+    dataset_kinds: ClassVar[tuple[DatasetKind, ...]] = ("prompts", "instructions", "preferences", "labels")
 
     dataset: str = Field(min_length=1, json_schema_extra=in_group(DATA))
     """Dataset whose prompts are answered, of any kind; its own answers are not read."""
