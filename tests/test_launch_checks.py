@@ -93,3 +93,18 @@ def test_a_clone_is_checked_like_any_other_launch(workspace: Workspace) -> None:
 def test_rows_may_be_held_out_from_themselves_where_that_is_overruled(workspace: Workspace) -> None:
     run = workspace.train("dpo", "preferences", model="small", held_out="preferences", overrule_gates=True)
     assert run.spec["held_out"] == "preferences"
+
+
+def test_layers_may_be_named_with_a_part_of_their_path(workspace: Workspace) -> None:
+    named = ["self_attn.q_proj", "1.mlp.up_proj"]
+    run = workspace.train("sft", "instructions", model="small", target_modules=named)
+    assert run.spec["target_modules"] == named
+    with pytest.raises(WorkbenchError, match="no linear layers"):
+        workspace.train("sft", "instructions", model="small", target_modules=["self_attn.nonsense"])
+
+
+def test_a_kl_run_asks_for_any_length_where_the_model_does_not_tell_its_own(workspace: Workspace) -> None:
+    small = model_store.get_model(workspace.store, "small")
+    told = {key: value for key, value in small.info.items() if key != "context_length"}
+    model_store.update_model(workspace.store, small.id, info=told)
+    assert workspace.launch("kl", {"variant": "small tuned", "prompts": "prompts", "max_tokens": 8192}).kind == "kl"

@@ -99,7 +99,7 @@ class Example(Record):
 
 
 LEAST_WEIGHT, MOST_WEIGHT = 1e-9, 1e6
-"""Bounds of a row's weight that is not 0; beyond them a loss is no number any more, or nothing."""
+"""Bounds of a weight that may be written into a row, where it is not 0; beyond them a loss is no number, or nothing."""
 
 
 class Preference(Record):
@@ -111,7 +111,7 @@ class Preference(Record):
     """The better answer."""
     rejected: tuple[Message, ...] = Field(min_length=1)
     """The worse answer."""
-    weight: float = Field(default=1.0, ge=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Weight in the loss."""
     meta: dict[str, JsonValue] = {}
     """Provenance and other kept columns."""
@@ -126,7 +126,7 @@ class Labelled(Record):
     """The answer."""
     label: bool
     """Whether the answer is a good one."""
-    weight: float = Field(default=1.0, gt=0, le=MOST_WEIGHT, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Weight in the loss."""
     meta: dict[str, JsonValue] = {}
     """Provenance and other kept columns."""

@@ -16,6 +16,7 @@ from workbench.datasets.editing import check_payload, payload_from_json, payload
 from workbench.datasets.formats import BAD_WORDS, GOOD_WORDS, detect_format, label_of
 from workbench.datasets.importing import ImportConfig, import_file, preview
 from workbench.datasets.inspecting import inspect_payload
+from workbench.datasets.payloads import payload_from_plain
 from workbench.datasets.purging import purge_row
 from workbench.datasets.render import Renderer, load_renderer
 from workbench.datasets.replacing import Replacement, preview_replacement
@@ -74,7 +75,7 @@ def test_a_download_for_trls_kto_trainer_comes_back_as_labels_and_not_as_example
 @pytest.mark.parametrize(
     ("value", "label"),
     [
-        (True, True), (False, False), (1, True), (0, False), (1.0, True), (0.0, False),
+        (True, True), (False, False), (1, True), (0, False), (1.0, True), (0.0, False), ("1.0", True), ("0.0", False),
         ("true", True), ("False", False), (" TRUE ", True), ("1", True), ("0", False), ("yes", True), ("no", False),
         ("good", True), ("Bad", False), ("desirable", True), ("undesirable", False),
         ("thumbs_up", True), ("thumbs-down", False), ("👍", True), ("👎🏾", False), ("👍️", True),
@@ -149,6 +150,26 @@ def test_a_label_that_is_a_topic_leaves_rows_to_be_examples(store, tmp_path):
     seen = preview(write(tmp_path / "rows.jsonl", rows))
     assert (seen.format, seen.kind, seen.warnings) == ("prompt_completion", "instructions", ())
     assert detect_format(list(rows[0]), rows, format_name="labels").format.kind == "labels"
+
+
+@pytest.mark.parametrize("columns", [("prompt", "completion"), ("instruction", "output")])
+@pytest.mark.parametrize("written", [int, float, str])
+def test_topics_and_grades_that_are_numbers_call_no_answer_good_or_bad(tmp_path, columns, written):
+    rows = [{**dict.fromkeys(columns, f"q{n}"), "label": written(n % 3)} for n in range(30)]
+    seen = preview(write(tmp_path / "rows.jsonl", rows))
+    assert (seen.kind, seen.warnings, seen.problems) == ("instructions", (), ())
+
+
+def test_one_number_that_is_no_label_among_labels_is_a_problem_of_its_row(tmp_path):
+    rows = [{"prompt": f"q{n}", "completion": "a", "label": 2 if n == 7 else n % 2} for n in range(30)]
+    seen = preview(write(tmp_path / "rows.jsonl", rows))
+    assert seen.kind == "labels" and [problem.row for problem in seen.problems] == [8]
+
+
+def test_bad_answers_are_warned_of_though_most_cells_are_empty(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("instruction,output,feedback\n" + "q,a,\n" * 9 + "q,a,down\n")
+    assert "'feedback' calls some of these answers bad" in preview(path).warnings[0]
 
 
 @pytest.mark.parametrize("options", [{"format": "prompt_completion"}, {"kind": "instructions"}])
@@ -341,3 +362,18 @@ def test_one_label_alone_and_a_prompt_that_fills_the_row_are_told(renderer):
 def test_held_out_prompts_that_training_asks_too_are_found():
     report = check_overlap([row("t", labelled("What is  Go?"))], [row("h", labelled("what is go?", "A game", False))])
     assert finding(report, "overlap").row_ids == ("h",)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e300, 1e-300, -1, True, "heavy"])
+def test_a_weight_that_no_loss_can_hold_is_refused_by_hand_as_in_a_file(weight: object) -> None:
+    row = {"prompt": "Hi?", "chosen": "Hello", "rejected": "No", "weight": weight}
+    with pytest.raises(DataProblem, match="is no weight") as refused:
+        payload_from_json("preferences", row, place="row 3")
+    assert refused.value.place == "row 3, weight"
+
+
+def test_a_row_that_was_stored_with_a_larger_weight_can_still_be_read() -> None:
+    turn = {"role": "assistant", "content": "Hello"}
+    asked = [{"role": "user", "content": "Hi?"}]
+    kept = payload_from_plain("preferences", {"prompt": asked, "chosen": [turn], "rejected": [turn], "weight": 5e7})
+    assert kept.model_dump()["weight"] == 5e7

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,7 +26,7 @@ from workbench.demo.conversation import (
     read_history,
     told_before,
 )
-from workbench.demo.limits import Refused
+from workbench.demo.limits import Limits, Refused
 from workbench.store import answers as answer_store
 from workbench.store import models as model_store
 from workbench.store.database import Store
@@ -95,6 +97,25 @@ def test_the_quietest_conversation_is_forgotten_before_the_memory_grows() -> Non
         known.leave(known.enter("visitor 0", "again?"), None)
     assert len(known) == MOST_CONVERSATIONS
     assert known.enter("visitor 0", "two?").turns and not known.enter("visitor 1", "two?").turns
+
+
+def test_whoever_is_refused_for_asking_too_much_displaces_nobodys_conversation() -> None:
+    from workbench.demo.desk import Desk
+
+    nobody: Any = None  # a refused question reaches neither models nor votes
+    desk = Desk(config(), (), nobody, nobody, Limits(per_client=1, total=1_000))
+    desk.conversations.leave(desk.conversations.enter("me", "one?"), Turn("one?", ("a", "b")))
+    desk.limits.enter("flooder")
+    desk.limits.leave("flooder")  # its one question of this minute
+
+    async def flood() -> None:
+        for number in range(MOST_CONVERSATIONS + 5):
+            request: Any = SimpleNamespace(client=SimpleNamespace(host="flooder"), session_hash=f"page {number}")
+            with pytest.raises(Exception, match="questions a minute"):
+                await anext(desk.converse("again?", request))
+
+    asyncio.run(flood())
+    assert len(desk.conversations) == 1 and desk.conversations.enter("me", "two?").turns
 
 
 ANYTHING = st.recursive(

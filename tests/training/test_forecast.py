@@ -57,7 +57,8 @@ def test_the_adapters_size_is_what_peft_makes(store, model):
     from workbench.models.loading import load_base, quiet_peft
 
     torch.set_num_threads(1)
-    for targets, dora in (("all-linear", False), (("q_proj", "down_proj"), False), ("all-linear", True)):
+    named = ("q_proj", "down_proj"), ("self_attn.q_proj", "0.mlp.up_proj")
+    for targets, dora in (("all-linear", False), *((each, False) for each in named), ("all-linear", True)):
         config = SFTConfig(dataset="d", lora_r=4, target_modules=targets, use_dora=dora)
         names = targets if isinstance(targets, str) else list(targets)
         with quiet_peft():

@@ -354,6 +354,18 @@ def test_rankings_bring_what_is_all_bad_and_what_raters_wrote(store, model, tmp_
     assert not held & {label.prompt for label in found}
 
 
+def test_answers_that_are_each_unusable_are_brought_as_those_that_are_all_bad(store):
+    queue = make_queue(store, prompts=2)
+    first, second = rank_store.list_items(store, [queue.id])
+    rank(store, first, [[0], [1], [2]])
+    rank(store, second, [], unusable=list(second.completions))
+    built = build_preferences(store, [queue.name], "ranked", held_out=0.0)
+    found = ranking_labels(store, built.train, list(iter_rows(store, built.train)))
+    assert [(label.prompt, label.good, label.weight) for label in found] == [
+        (second.prompt, False, pytest.approx(1 / 3))
+    ] * 3
+
+
 def test_a_version_and_what_its_rankings_add_say_what_the_rankings_say(store, model):
     queue, _, _ = version_of_rankings(store)
     whole = build_preferences(store, [queue.name], "whole", held_out=0.0)

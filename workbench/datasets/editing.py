@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from workbench.datasets.formats import label_of
+from workbench.datasets.formats import label_of, weight_of
 from workbench.datasets.payloads import encode_payload, payload_from_plain, plain_message, plain_payload
 from workbench.datasets.readers import CELL_LIMIT
 from workbench.datasets.turns import CellProblem, check_turns, decode_cell, messages_of, required_text
@@ -162,11 +162,13 @@ def payload_from_json(kind: DatasetKind, value: Any, *, place: str = "row") -> P
                 plain[name] = messages_of(given, name)
         if "tools" in plain:
             plain["tools"] = decode_cell(plain["tools"], "tools")
+        if "weight" in plain and kind in of_kind:
+            plain["weight"] = weight_of(plain["weight"], "weight")
         if kind == "labels":
             plain["label"] = label_of(plain.get("label"))
             if plain["label"] is None:
                 what = "a row of labels needs 'label', true for a good answer or false for a bad one"
-                raise DataProblem(what, place=f"{place}, label", value=value.get("label"), remedy="Add it.")
+                raise DataProblem(what, place=f"{place}, label", value=value.get("label"), remedy="Give one of them.")
     except CellProblem as problem:
         where = f"{place}, {problem.column}"
         raise DataProblem(problem.what, place=where, value=problem.value, remedy=problem.remedy) from problem

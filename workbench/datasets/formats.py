@@ -7,6 +7,7 @@ a sample fits, and how one row becomes a plain payload (see `payloads`). How fil
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,8 +37,10 @@ NO_INPUT = {"<noinput>", "<no input>"}
 
 LABEL_COLUMNS = ("label", "desirable", "is_desirable", "thumbs", "thumbs_up", "feedback")
 """Names of columns that may tell a good answer from a bad one; what stands in them decides."""
-GOOD_WORDS = frozenset({"true", "1", "yes", "good", "desirable", "chosen", "up", "thumbs up", "thumbsup", "👍"})
-BAD_WORDS = frozenset({"false", "0", "no", "bad", "undesirable", "rejected", "down", "thumbs down", "thumbsdown", "👎"})
+GOOD_WORDS = frozenset({"true", "1", "1.0", "yes", "good", "desirable", "chosen", "up", "thumbs up", "thumbsup", "👍"})
+BAD_WORDS = frozenset(
+    {"false", "0", "0.0", "no", "bad", "undesirable", "rejected", "down", "thumbs down", "thumbsdown", "👎"}
+)
 """How files say that an answer is good or bad, letter case aside and words joined by `_` or `-` taken apart."""
 
 Mapped = dict[str, str]
@@ -174,8 +177,8 @@ def overlooked_label(reading: Reading, sample: Sequence[Mapping[str, Any]]) -> s
     if reading.format.kind != "instructions":
         return ""
     for column in dict.fromkeys(column for row in sample for column in row if column not in reading.taken):
-        said = [label_of(row[column]) for row in sample if not is_missing(row.get(column))]
-        if column.strip().lower() in LABEL_COLUMNS and False in said and 2 * said.count(None) <= len(said):
+        cells = [row[column] for row in sample if not is_missing(row.get(column)) and row[column] != ""]
+        if column.strip().lower() in LABEL_COLUMNS and _tell_good_from_bad(cells) and False in map(label_of, cells):
             return column
     return ""
 
@@ -392,6 +395,21 @@ def label_of(value: object) -> bool | None:
     return True if word in GOOD_WORDS else False if word in BAD_WORDS else None
 
 
+def _tell_good_from_bad(cells: Sequence[Any]) -> bool:
+    """Whether a column's cells say good or bad; topics and grades, of which 0 and 1 may be two, do not."""
+    said = [label_of(cell) for cell in cells]
+    graded = sum(label is None and _is_grade(cell) for cell, label in zip(cells, said, strict=True))
+    return bool(said) and 10 * graded <= len(said) and 2 * said.count(None) <= len(said)
+
+
+def _is_grade(cell: Any) -> bool:
+    # -1 beside 1 is how some files write bad: its rows are refused by number rather than imitated.
+    try:
+        return isinstance(cell, int | float | str) and math.isfinite(float(cell)) and float(cell) != -1
+    except (ValueError, OverflowError):
+        return False
+
+
 def _labelled(row: Mapping[str, Any], mapped: Mapped) -> dict[str, Any]:
     prompt = _with_system(_either(row.get(mapped["prompt"]), mapped["prompt"], "user"), row, mapped)
     completion = _either(row.get(mapped["completion"]), mapped["completion"], "assistant")
@@ -411,16 +429,24 @@ def _labelled(row: Mapping[str, Any], mapped: Mapped) -> dict[str, Any]:
 
 
 def _weight(row: Mapping[str, Any], mapped: Mapped) -> float:
-    value = row.get(mapped["weight"]) if "weight" in mapped else None
+    return weight_of(row.get(mapped["weight"]), mapped["weight"]) if "weight" in mapped else 1.0
+
+
+def weight_of(value: object, column: str) -> float:
+    """A cell as a row's weight; an empty one is 1.
+
+    Raises:
+        CellProblem: it is no number, or out of bounds.
+    """
     if value is None or value == "":
         return 1.0
     try:
-        weight = -1.0 if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        weight = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
+    except (ValueError, OverflowError):
         weight = -1.0
     if weight != 0 and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:  # NaN is neither
         raise CellProblem(
-            mapped["weight"], f"is no weight: 0, or from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}", value,
+            column, f"is no weight: 0, or from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}", value,
             "Make it a number in these bounds, or empty it.",
         )  # fmt: skip
     return weight
@@ -499,9 +525,7 @@ def _fits_prompt(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mappin
 
 
 def _fits_labels(mapped: Mapped, columns: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> float:
-    # A label may as well be a topic: half of them must say good or bad.
-    said = _share(_cells(mapped, "label", sample), lambda cell: label_of(cell) is not None)
-    return 1.0 if said >= 0.5 else 0.0
+    return 1.0 if _tell_good_from_bad(_cells(mapped, "label", sample)) else 0.0
 
 
 _SYSTEM = FormatField("system", ("system", "system_prompt", "system_message"), required=False)

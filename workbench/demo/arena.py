@@ -29,7 +29,6 @@ from workbench.store.datasets import check_name
 
 Choice = Literal["A is better", "B is better", "Tie", "Both are bad"]
 CHOICES: tuple[Choice, ...] = ("A is better", "B is better", "Tie", "Both are bad")
-SOURCE = "demo"
 MOST_BATTLES = 2_000
 GUIDELINES = "Votes of visitors who did not know which model wrote which answer."
 
@@ -175,7 +174,7 @@ class Arena:
             tiers=tiers.get(choice, ()),  # type: ignore[call-overload]
             all_bad=choice == CHOICES[3],
             seconds=round(time.monotonic() - battle.shown_at, 3),
-            source=SOURCE,
+            source=ranking_store.DEMO,
         )
 
     def _is_kept(self, completion: Completion) -> bool:

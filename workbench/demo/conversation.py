@@ -144,19 +144,28 @@ class Conversations:
         """Conversations remembered now."""
         return len(self._of)
 
+    def check(self, visitor: str, question: str) -> None:
+        """Whether a visitor may ask; nothing is remembered of it, so that whoever is refused displaces nobody.
+
+        Raises:
+            Refused: a question of the conversation is being answered, or it has no room.
+        """
+        conversation = self._of.get(visitor, Conversation())
+        if conversation.busy:
+            raise Refused("Your last question is still being answered. Wait for it, or press Stop.")
+        check_length(conversation.turns, question, self._config)
+
     def enter(self, visitor: str, question: str) -> Conversation:
         """A visitor asks: the conversation, held until `leave`.
 
         Raises:
-            Refused: a question of it is being answered, or it has no room.
+            Refused: as `check` says.
         """
+        self.check(visitor, question)
         conversation = self._of.setdefault(visitor, Conversation())
         self._of.move_to_end(visitor)
         while len(self._of) > MOST_CONVERSATIONS:
             self._of.popitem(last=False)
-        if conversation.busy:
-            raise Refused("Your last question is still being answered. Wait for it, or press Stop.")
-        check_length(conversation.turns, question, self._config)
         conversation.busy = True
         return conversation
 

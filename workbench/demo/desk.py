@@ -103,17 +103,19 @@ class Desk:
         """
         question, visitor = self.checked(prompt), visitor_of(request)
         with told():
+            self.conversations.check(visitor, question)  # before it counts as one of the visitor's questions
+        began, panes = time.monotonic(), list[Pane]()
+        with self.taken(question, request):
             conversation = self.conversations.enter(visitor, question)
-        began, panes, before = time.monotonic(), list[Pane](), list(conversation.turns)
-        try:
-            with self.taken(question, request):
+            before = list(conversation.turns)
+            try:
                 async with aclosing(self._answers(question, before)) as answers:
                     async for panes in answers:
                         if not self.conversations.is_open(visitor, conversation):
                             return
                         yield [*before, _turn(question, panes)], True, told_waiting(panes, began)
-        finally:
-            self.conversations.leave(conversation, _turn(question, panes) if panes else None)
+            finally:
+                self.conversations.leave(conversation, _turn(question, panes) if panes else None)
         status = " ".join(part for part in (_summary(panes, began), self._told_turns(len(conversation.turns))) if part)
         yield [*before, _turn(question, panes)], False, status
 

@@ -107,7 +107,7 @@ def ranking_labels(store: Store, version: Version, rows: Sequence[Row]) -> list[
     aside = {asked_text(each.item.prompt) for each in ranked.items if each.held_out}
     part = "held_out" if rows and all(normal_prompt(row) in aside for row in rows) else "train"
     beyond = [
-        replace(each, rankings=(ranking if ranking.all_bad else _without_places(ranking),))
+        replace(each, rankings=(_without_places(ranking) if ranking.tiers else ranking,))
         for each in ranked.items
         for ranking in each.rankings
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -225,7 +226,8 @@ def _find_labels(store: Store, digest: str, version_id: str) -> bytes:
     """What rankings added to a version's rows when the run read it: as they stand, or as a run of this home kept it."""
     runs = run_store.list_runs(store, kinds=[KTO], archived=True, limit=ALL_RUNS)
     kept = [store.settings.run_dir(run.id) / LABELS_FILE for run in runs]
-    for content in (labels_now(store, version_id), *(path.read_bytes() for path in kept if path.is_file())):
+    now = labels_now(store, version_id)
+    for content in chain([now], (path.read_bytes() for path in kept if path.is_file())):  # one at a time in memory
         if hashlib.sha256(content).hexdigest() == digest:
             return content
     raise NotFound(

@@ -90,8 +90,8 @@ def check_rank(config: TrainingConfig, model: Model) -> list[Finding]:
 
 def _sides_in_files(model: Model, targets: str | tuple[str, ...]) -> dict[str, int]:
     """The smaller side of each layer that would get an adapter."""
-    from workbench.training.forecast import linear_layers
+    from workbench.training.forecast import is_target, linear_layers
 
     layers = linear_layers(Path(model.path)) if model.path is not None else []
     sides = {layer.name.removesuffix(".weight"): min(layer.inputs, layer.outputs) for layer in layers}
-    return {name: side for name, side in sides.items() if targets == "all-linear" or name.rpartition(".")[2] in targets}
+    return {name: side for name, side in sides.items() if is_target(name, targets)}

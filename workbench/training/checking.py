@@ -89,16 +89,24 @@ def _check_held_out(config: TrainingConfig, inputs: Inputs) -> None:
 
 
 def _check_layers(config: TrainingConfig, model: Model) -> None:
-    from workbench.training.forecast import linear_layers
+    from workbench.models.inspecting import read_tensor_places, weight_files
 
-    if config.target_modules == "all-linear" or model.path is None:
+    if config.target_modules == "all-linear" or model.path is None or config.overrule_gates:
         return
-    known = {layer.name.removesuffix(".weight").rpartition(".")[2] for layer in linear_layers(Path(model.path))}
-    unknown = [name for name in config.target_modules if name not in known]
+    places = [place for file in weight_files(Path(model.path)) for place in read_tensor_places(file)]
+    # Norms and biases are no matrices; an embedding is one that can have an adapter, too.
+    known = {
+        place.name.removesuffix(".weight").rpartition(".")[2]
+        for place in places
+        if len(place.shape) == 2 and place.name.endswith(".weight")
+    }
+    # A name may have a path before it, as in self_attn.q_proj; that path may differ between files and loaded model.
+    unknown = [name for name in config.target_modules if name.rpartition(".")[2] not in known]
     if known and unknown:
         raise UsageError(
-            f"{model.name} has no linear layers of these names",
+            f"{model.name} has no layers of these names that an adapter can lie on",
             place="target_modules",
             value=", ".join(unknown),
-            remedy=f"It has {', '.join(sorted(known))}; all-linear takes all of them.",
+            remedy=f"Its files have {', '.join(sorted(known))}; all-linear takes all linear ones. Where a layer is only "
+            "called otherwise once the model is loaded, set overrule_gates.",
         )

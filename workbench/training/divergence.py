@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ROWS = "kl_rows.jsonl"
 AT_ONCE = 16
+UNTOLD_ROOM = 4096
+"""Tokens that a prompt may have where the model's files do not tell how many it reads."""
 
 
 class KLConfig(RunConfig):
@@ -116,13 +118,14 @@ def check_kl(store: Store, config: KLConfig) -> None:
 def _room(config: KLConfig, model: Model) -> int:
     """Tokens that a prompt may have."""
     context = model.info.get("context_length")
-    room = (context if isinstance(context, int) else 4096) - config.max_tokens
-    if room < 1:
+    if not isinstance(context, int):
+        return UNTOLD_ROOM
+    if (room := context - config.max_tokens) < 1:
         raise UsageError(
             f"{model.name} reads {context:,} tokens, which the longest answer fills",
             place="max_tokens",
             value=config.max_tokens,
-            remedy="Lower it.",
+            remedy="Lower max_tokens.",
         )
     return room
 

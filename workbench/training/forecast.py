@@ -280,12 +280,21 @@ def linear_layers(folder: Path) -> list[Layer]:
     return layers
 
 
+def is_target(name: str, targets: str | Sequence[str]) -> bool:
+    """Whether a layer gets an adapter, as PEFT decides it: a target is a layer's name or the end of its path.
+
+    Args:
+        name: of the layer, with its path.
+        targets: `all-linear`, or names.
+    """
+    return targets == "all-linear" or any(name == each or name.endswith(f".{each}") for each in targets)
+
+
 def adapter_parameters(config: PlannedConfig, layers: Sequence[Layer]) -> int:
     """Weights that the adapter will have."""
     total = 0
     for layer in layers:
-        short = layer.name.removesuffix(".weight").rpartition(".")[2]
-        if config.target_modules == "all-linear" or short in config.target_modules:
+        if is_target(layer.name.removesuffix(".weight"), config.target_modules):
             total += config.lora_r * (layer.inputs + layer.outputs) + (layer.outputs if config.use_dora else 0)
     return total
 

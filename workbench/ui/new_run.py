@@ -90,7 +90,7 @@ def _nothing_for(config_class: type[TrainingConfig]) -> None:
     with st.container(border=True):
         wanted = " or ".join(config_class.dataset_kinds)
         st.subheader(f"There is no dataset of {wanted} yet", anchor=False)
-        if "preferences" in config_class.dataset_kinds:
+        if "preferences" in config_class.dataset_kinds and "instructions" not in config_class.dataset_kinds:
             st.markdown("Rank answers and make a version of the rankings, or import preferences from a file.")
             if st.button("Go to Rank", type="primary", icon=":material/social_leaderboard:"):
                 go_to(RANK)
