@@ -99,8 +99,13 @@ def test_layers_may_be_named_with_a_part_of_their_path(workspace: Workspace) -> 
     named = ["self_attn.q_proj", "1.mlp.up_proj"]
     run = workspace.train("sft", "instructions", model="small", target_modules=named)
     assert run.spec["target_modules"] == named
-    with pytest.raises(WorkbenchError, match="no linear layers"):
-        workspace.train("sft", "instructions", model="small", target_modules=["self_attn.nonsense"])
+    wrong = ["self_attn.nonsense", "q_proj"]
+    with pytest.raises(WorkbenchError, match="no layers of these names") as refused:
+        workspace.train("sft", "instructions", model="small", target_modules=wrong)
+    assert refused.value.value == "self_attn.nonsense"
+    # Some models are called otherwise once they are loaded, and files do not tell.
+    run = workspace.train("sft", "instructions", model="small", target_modules=wrong, overrule_gates=True)
+    assert run.spec["target_modules"] == wrong
 
 
 def test_a_kl_run_asks_for_any_length_where_the_model_does_not_tell_its_own(workspace: Workspace) -> None:

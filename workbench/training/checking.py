@@ -107,6 +107,6 @@ def _check_layers(config: TrainingConfig, model: Model) -> None:
             f"{model.name} has no layers of these names that an adapter can lie on",
             place="target_modules",
             value=", ".join(unknown),
-            remedy=f"Its files have {', '.join(sorted(known))}; all-linear takes all linear ones. Where a layer is only "
+            remedy=f"Its files have {', '.join(sorted(known))}; all-linear takes all linear ones. Where a layer is "
             "called otherwise once the model is loaded, set overrule_gates.",
         )
