@@ -66,7 +66,7 @@ bench: dev ## Every figure the README quotes, with its peers
 	@$(BIN)/python -m benchmarks
 
 screenshots: dev chromium ## Take the pictures in docs/images anew
-	@WORKBENCH_SCREENSHOTS=docs/images $(BIN)/python -m pytest -ra tests/e2e -k "screenshots or test_demo"
+	@WORKBENCH_SCREENSHOTS=docs/images $(BIN)/python -m pytest -ra tests/e2e -k screenshots
 
 lock: ## Write both lock files anew from the ranges
 	@rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv

@@ -5,14 +5,17 @@ With WORKBENCH_SCREENSHOTS set, the pictures are kept there; `make screenshots` 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import workbench
 from rank_homes import open_home
 from ranked_homes import add_ranked
+from test_demo import Watched
 from test_main_flow import clean, settled
 
 from tests.growing_homes import add_grown
@@ -140,6 +143,33 @@ def test_screenshots_of_a_queue_and_of_what_its_rankings_say(
     page.goto(f"{app.address}/leaderboard?queue={queue.id}")
     page.locator(".js-plotly-plot").first.wait_for()
     shoot(page, f"leaderboard-{look}", tmp_path)
+
+
+@pytest.mark.skipif(not os.environ.get("WORKBENCH_SCREENSHOTS"), reason="for pictures; see test_demo")
+def test_screenshots_of_a_demo(toured: tuple[Path, dict[str, Any]], tmp_path: Path, new_page: Callable[..., Any]):
+    home, variants = toured[0], toured[1]["variants"]
+    started = workbench(
+        home, "demo", "start", "--variants", variants["base"], "--variants", variants["tuned"], "--title",
+        "Before and after fine-tuning", "--intro", "The same model of 135 million parameters, on the right after "
+        "five minutes of training on 260 examples.", "--examples", "How do astronauts sleep in space?",
+        "--examples", "What is a good way to start running?", "--max-tokens", "72", "--json",
+    )  # fmt: skip
+    assert started.returncode == 0, started.stdout + started.stderr
+    demo = json.loads(started.stdout)
+    try:
+        for look, size in LOOKS.items():
+            page = new_page(**{**size, "height": 1100})
+            page.goto(demo["address"])
+            asked = ("What is a good way to start running?", "And how often in a week?")
+            for number, question in enumerate(asked, start=1):
+                page.get_by_label("Your question").locator("visible=true").fill(question)
+                page.get_by_role("button", name="Ask", exact=True).click()
+                Watched(page).shown(f"Question {number} of 10.")
+            page.wait_for_timeout(500)
+            folder = Path(os.environ.get("WORKBENCH_SCREENSHOTS") or tmp_path)
+            page.screenshot(path=str(folder / f"demo-{look}.png"))
+    finally:
+        workbench(home, "demo", "stop", demo["run_id"])
 
 
 @pytest.mark.timeout(4000)
