@@ -1,8 +1,8 @@
 """InstructGPT's three stages on a starter kit, and DPO beside them: fine-tune → rankings → reward → reinforce, again.
 
 Rankings, reward and reinforcement are gone through in rounds, as the paper iterates them: from the second round on the
-answers of the policy before are ranked beside the fine-tuned model's, so that the next reward has seen what the last
-one was deceived by. Each round learns from all rankings so far, and reinforces the fine-tuned model anew.
+answers of the policy before are ranked beside the fine-tuned model's, so that the next reward has seen where the last
+one led. Each round learns from all rankings so far, and reinforces the fine-tuned model anew.
 
 The kit's scorer stands in for the people who rank, so that the whole loop can be measured by itself; its rankings are
 labelled as a scorer's. Demonstrations and prompts to rank are two parts of the kit's training rows; figures come from

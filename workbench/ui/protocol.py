@@ -59,7 +59,7 @@ def show_stages(tour: Run) -> None:
     if rounds > 1:
         st.caption(
             "Each round starts from the fine-tuned model again. From the second on, answers of the policy before are "
-            "ranked, too, so that the new reward has seen what the last one was deceived by."
+            "ranked, too, so that the new reward has seen where the last one led."
         )
     for stage, gain in (told.get("gains") or {}).items():
         if gain:
