@@ -14,9 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from workbench.records import Model, ModelSource, Variant
+from workbench.datasets.versions import write_version
+from workbench.records import DatasetKind, Example, Message, Model, ModelSource, Payload, Preference, Variant
 from workbench.store import models as model_store
 from workbench.store.database import Store
+from workbench.store.datasets import create_dataset
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 PAD_ID, START_ID, END_ID = 0, 1, 2
@@ -211,3 +213,20 @@ def register_variant(store: Store, model: Model, adapter: Path | None = None, na
         adapter_path=str(adapter) if adapter else None,
         adapter_digest=digest_adapter(adapter) if adapter else None,
     )
+
+
+def write_asked(store: Store, prompts: int) -> None:
+    """Datasets named `instructions` and `preferences`, of the words that the tiny tokenizer knows.
+
+    Args:
+        store: where they go.
+        prompts: different prompts, a row each.
+    """
+    asked = [Message(role="user", content=f"{n} red green?") for n in range(prompts)]
+    good, bad = Message(role="assistant", content="the sea"), Message(role="assistant", content="no")
+    rows: dict[DatasetKind, list[Payload]] = {
+        "instructions": [Example(messages=(one, good)) for one in asked],
+        "preferences": [Preference(prompt=(one,), chosen=(good,), rejected=(bad,)) for one in asked],
+    }
+    for kind, payloads in rows.items():
+        write_version(store, create_dataset(store, kind, kind).id, payloads)

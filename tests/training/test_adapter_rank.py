@@ -9,14 +9,12 @@ import pytest
 import tiny
 from test_rlhf import make_reward_model
 
-from workbench.datasets.versions import write_version
 from workbench.job import RecordingJob
-from workbench.records import Example, Message, Model, Preference
+from workbench.records import Model
 from workbench.runs.kinds import get_kind, parse_config, training_kinds
 from workbench.settings import get_settings
 from workbench.store import runs as run_store
 from workbench.store.database import Store
-from workbench.store.datasets import create_dataset
 from workbench.training.adapter_rank import check_rank, large_rank
 from workbench.training.configs import TrainingConfig
 
@@ -27,14 +25,7 @@ NARROW = 32  # the key and value layers of the tiny model
 def model(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setenv("WORKBENCH_THREADS", "1")
     get_settings.cache_clear()
-    asked = [Message(role="user", content=f"{n} red green?") for n in range(12)]
-    good, bad = Message(role="assistant", content="the sea"), Message(role="assistant", content="no")
-    rows: dict[Any, list[Any]] = {
-        "instructions": [Example(messages=(one, good)) for one in asked],
-        "preferences": [Preference(prompt=(one,), chosen=(good,), rejected=(bad,)) for one in asked],
-    }
-    for dataset, payloads in rows.items():
-        write_version(store, create_dataset(store, dataset, dataset).id, payloads)
+    tiny.write_asked(store, 12)
     return tiny.register_model(store, tiny.make_model(tmp_path / "base"))
 
 

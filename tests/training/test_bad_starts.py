@@ -10,17 +10,15 @@ import pytest
 import tiny
 from test_rlhf import make_reward_model
 
-from workbench.datasets.versions import write_version
 from workbench.errors import NotFound, UsageError, WorkbenchError
 from workbench.job import RecordingJob
 from workbench.models.adapters import import_adapter
-from workbench.records import Example, Message, Model, Preference
+from workbench.records import Model
 from workbench.runs.kinds import get_kind, parse_config, training_kinds
 from workbench.settings import get_settings
 from workbench.store import models as model_store
 from workbench.store import runs as run_store
 from workbench.store.database import Store
-from workbench.store.datasets import create_dataset
 from workbench.training.reward_models import RewardModel
 
 EVERY = pytest.mark.parametrize("kind", [kind.name for kind in training_kinds()])
@@ -30,14 +28,7 @@ EVERY = pytest.mark.parametrize("kind", [kind.name for kind in training_kinds()]
 def model(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setenv("WORKBENCH_THREADS", "1")
     get_settings.cache_clear()
-    asked = [Message(role="user", content=f"{n} red green?") for n in range(6)]
-    good, bad = Message(role="assistant", content="the sea"), Message(role="assistant", content="no")
-    rows: dict[Any, list[Any]] = {
-        "instructions": [Example(messages=(one, good)) for one in asked],
-        "preferences": [Preference(prompt=(one,), chosen=(good,), rejected=(bad,)) for one in asked],
-    }
-    for dataset, payloads in rows.items():
-        write_version(store, create_dataset(store, dataset, dataset).id, payloads)
+    tiny.write_asked(store, 6)
     return tiny.register_model(store, tiny.make_model(tmp_path / "base"))
 
 

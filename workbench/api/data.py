@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.api.models import ModelMethods
 from workbench.errors import RunProblem, UsageError
 from workbench.notebook.shown import ShownDataset, ShownVersion
-from workbench.records import (
-    Dataset,
-    DatasetKind,
-    Payload,
-    Run,
-    Version,
-)
+from workbench.records import Dataset, DatasetKind, Payload, Run, Version
 from workbench.settings import typed_path
 from workbench.store import datasets as dataset_store
 

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.api.data import DataMethods
 from workbench.api.models import find_variant
-from workbench.records import (
-    Run,
-    Version,
-)
+from workbench.records import Run, Version
 
 if TYPE_CHECKING:
     from workbench.self_instruct.diversity import Diversity

@@ -9,15 +9,7 @@ from workbench.store.database import Store
 
 
 class Home:
-    """One home folder with its datasets, models, runs and answers.
-
-    Args:
-        home: the folder; default `WORKBENCH_HOME` or `~/.workbench`.
-        settings: all settings, instead of `home`.
-
-    Raises:
-        StoreProblem: the folder or the database cannot be used.
-    """
+    """The settings and the store; see `Workspace` for what it is opened with."""
 
     def __init__(self, home: Path | str | None = None, *, settings: Settings | None = None) -> None:
         if settings is None:

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.api.runs import RunMethods
 from workbench.errors import NotFound
-from workbench.records import (
-    Model,
-    ModelSource,
-    Run,
-    Server,
-    Variant,
-)
+from workbench.records import Model, ModelSource, Run, Server, Variant
 from workbench.settings import typed_path
 from workbench.store import models as model_store
-
-if TYPE_CHECKING:
-    pass
 
 
 class ModelMethods(RunMethods):

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.api.data import DataMethods
 from workbench.api.models import find_variant
 from workbench.errors import UsageError
-from workbench.records import (
-    Completion,
-    Ranking,
-    RankQueue,
-    Run,
-    new_id,
-    utc_now,
-)
+from workbench.records import Completion, Ranking, RankQueue, Run, new_id, utc_now
 from workbench.store import rankings as rank_store
 
 if TYPE_CHECKING:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.api.home import Home
 from workbench.errors import RunProblem
 from workbench.notebook.shown import ShownRun
-from workbench.records import (
-    Metric,
-    Run,
-    RunConfig,
-)
+from workbench.records import Metric, Run, RunConfig
 from workbench.store import datasets as dataset_store
 from workbench.store import runs as run_store
-
-if TYPE_CHECKING:
-    pass
 
 
 class RunMethods(Home):
@@ -37,12 +30,11 @@ class RunMethods(Home):
             NotFound: it names a dataset, model, variant, run or reward model that is not there.
             WorkbenchError: what it names does not go together.
         """
-        from workbench.runs.kinds import check_launch, get_kind, parse_config
+        from workbench.runs.kinds import get_kind, parse_config
         from workbench.runs.launch import launch_run
         from workbench.training.configs import TrainingConfig
 
         config = parse_config(kind, config)
-        check_launch(self.store, kind, config)
         if name is None and isinstance(config, TrainingConfig) and not config.name:
             learned, _ = dataset_store.find_version(self.store, config.dataset)
             name = f"{get_kind(kind).title}: {learned.name}"  # several runs without a name are told apart

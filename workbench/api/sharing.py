@@ -76,12 +76,11 @@ class ShareMethods(DataMethods):
             Conflict: something is at the place already.
         """
         from workbench.evaluation.export_run import FORMS
-        from workbench.runs.kinds import parse_config
 
         chosen = self.variant(variant)
         if options.get("folder"):
             options["folder"] = str(typed_path(options["folder"]))  # the run works in another folder
-        config = parse_config("export", {"variant": chosen.id, "form": form, **options})
+        config = {"variant": chosen.id, "form": form, **options}
         return self.launch("export", config, name=name or f"{FORMS.get(form, form)}: {chosen.name}"[:200])
 
     def lineage(self, reference: str) -> Lineage:

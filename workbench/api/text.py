@@ -10,12 +10,7 @@ from workbench.api.data import DataMethods
 from workbench.api.models import find_variant
 from workbench.errors import UsageError
 from workbench.notebook.shown import ShownAnswer
-from workbench.records import (
-    Completion,
-    Message,
-    Run,
-    Sampling,
-)
+from workbench.records import Completion, Message, Run, Sampling
 from workbench.store import answers as answer_store
 from workbench.store import runs as run_store
 

@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.api.data import DataMethods
 from workbench.api.models import find_variant
 from workbench.errors import UsageError
-from workbench.records import (
-    Run,
-    RunConfig,
-    RunState,
-)
+from workbench.records import Run, RunConfig, RunState
 
 if TYPE_CHECKING:
     from workbench.training.forecast import Forecast

@@ -13,7 +13,7 @@ from workbench.errors import Conflict, RunProblem
 from workbench.records import Attempt, Run, RunConfig, RunState, utc_now
 from workbench.runs import liveness
 from workbench.runs.identity import boot_id, host_name, process_lives, start_time
-from workbench.runs.kinds import get_kind, parse_config, slot_limits
+from workbench.runs.kinds import check_launch, get_kind, parse_config, slot_limits
 from workbench.runs.launchers import local
 from workbench.runs.outcome import failure_of
 from workbench.store import runs as run_store
@@ -40,8 +40,10 @@ def launch_run(
 
     Raises:
         UsageError: the kind is unknown or the config does not hold.
+        WorkbenchError: what it names is not there, or does not go together; the kind's own check says so.
     """
     checked = parse_config(kind, config)
+    check_launch(store, kind, checked)
     shown = name or getattr(checked, "name", None) or get_kind(kind).title
     run = run_store.add_run(
         store,

@@ -50,7 +50,7 @@ class RunningJob:
         self._results: dict[str, Any] = dict(run.result)
         self._changed = True
         self._results_changed = False
-        self._began_at: dict[str, Any] = {}
+        self._resumed_step: int | None = None
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._mutex = threading.Lock()
@@ -131,7 +131,7 @@ class RunningJob:
         with self._mutex:
             self._results |= values
             self._results_changed = True
-            self._began_at |= {name: value for name, value in values.items() if name == "resumed_step"}
+            self._resumed_step = values.get("resumed_step", self._resumed_step)
 
     def results(self) -> dict[str, Any]:
         """All results so far."""
@@ -177,10 +177,10 @@ class RunningJob:
             if self._results_changed:
                 changes["result"] = dict(self._results)
                 self._results_changed = False
-            began_at, self._began_at = self._began_at, {}
+            resumed_step, self._resumed_step = self._resumed_step, None
         try:
-            if began_at:
-                run_store.update_attempt(self.store, self.run_id, self.attempt, **began_at)
+            if resumed_step is not None:
+                run_store.update_attempt(self.store, self.run_id, self.attempt, resumed_step=resumed_step)
             if points:
                 spool.append(self.folder, points)
                 points, spooled = [], True
@@ -192,7 +192,7 @@ class RunningJob:
         except (StoreProblem, OSError) as error:
             with self._mutex:
                 self._points, self._spooled = points + self._points, True
-                self._began_at = began_at | self._began_at
+                self._resumed_step = resumed_step if self._resumed_step is None else self._resumed_step
             print(f"not reported yet: {error}", flush=True)
             self._changed = True
             self._results_changed = self._results_changed or "result" in changes

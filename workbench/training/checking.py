@@ -89,17 +89,12 @@ def _check_held_out(config: TrainingConfig, inputs: Inputs) -> None:
 
 
 def _check_layers(config: TrainingConfig, model: Model) -> None:
-    from workbench.models.inspecting import read_tensor_places, weight_files
+    from workbench.training.forecast import weight_matrices
 
     if config.target_modules == "all-linear" or model.path is None or config.overrule_gates:
         return
-    places = [place for file in weight_files(Path(model.path)) for place in read_tensor_places(file)]
     # Norms and biases are no matrices; an embedding is one that can have an adapter, too.
-    known = {
-        place.name.removesuffix(".weight").rpartition(".")[2]
-        for place in places
-        if len(place.shape) == 2 and place.name.endswith(".weight")
-    }
+    known = {layer.name.removesuffix(".weight").rpartition(".")[2] for layer in weight_matrices(Path(model.path))}
     # A name may have a path before it, as in self_attn.q_proj; that path may differ between files and loaded model.
     unknown = [name for name in config.target_modules if name.rpartition(".")[2] not in known]
     if known and unknown:

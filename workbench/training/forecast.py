@@ -268,16 +268,21 @@ def _sample(store: Store, version: Version) -> list[Row]:
     return found
 
 
-def linear_layers(folder: Path) -> list[Layer]:
-    """The model's linear layers but for embedding and output layer, from the headers of its weight files."""
+def weight_matrices(folder: Path) -> list[Layer]:
+    """All weights with two sides, embedding and output layer among them, from the headers of the weight files."""
     from workbench.models.inspecting import read_tensor_places, weight_files
 
-    layers = []
-    for file in weight_files(folder):
-        for place in read_tensor_places(file):
-            if len(place.shape) == 2 and ".layers." in f".{place.name}" and place.name.endswith(".weight"):
-                layers.append(Layer(place.name, place.shape[0], place.shape[1]))
-    return layers
+    return [
+        Layer(place.name, place.shape[0], place.shape[1])
+        for file in weight_files(folder)
+        for place in read_tensor_places(file)
+        if len(place.shape) == 2 and place.name.endswith(".weight")
+    ]
+
+
+def linear_layers(folder: Path) -> list[Layer]:
+    """The model's linear layers but for embedding and output layer."""
+    return [layer for layer in weight_matrices(folder) if ".layers." in f".{layer.name}"]
 
 
 def is_target(name: str, targets: str | Sequence[str]) -> bool:

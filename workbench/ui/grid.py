@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import streamlit as st
+from pydantic import ValidationError
 
 from workbench.api import Workspace
 from workbench.evaluation.aggregate import (
@@ -129,6 +130,14 @@ def rule_name(rule: str) -> str:
 def share_text(item: Interval | None) -> str:
     """`72% (64–79%), n = 120`; empty where there is none."""
     return "" if item is None else f"{item.value:.0%} ({item.low:.0%}–{item.high:.0%}), n = {item.n}"
+
+
+def told_interval(found: object) -> Interval | None:
+    """An interval as a run's result keeps it; None where it is none."""
+    try:
+        return Interval.model_validate(found)
+    except ValidationError:
+        return None
 
 
 def interval_text(item: Interval | None) -> str:

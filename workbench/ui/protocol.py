@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from workbench.records import Interval, Run
+from workbench.records import Run
 from workbench.ui import charts
-from workbench.ui.grid import interval_text, share_text
+from workbench.ui.grid import interval_text, share_text, told_interval
 from workbench.ui.links import PLAYGROUND, link_to, variants_query
 from workbench.ui.text import duration, plain
 
@@ -36,7 +36,7 @@ def show_stages(tour: Run) -> None:
         f"{went} of {rankings.get('answers', 0)} answers, made by the scorer "
         f"“{plain(str(told.get('scorer')))}” and not by people, gave {rankings.get('pairs', 0)} pairs."
     )
-    scores = {stage_title(str(stage["stage"])): found for stage in stages if (found := _interval(stage["score"]))}
+    scores = {stage_title(str(stage["stage"])): found for stage in stages if (found := told_interval(stage["score"]))}
     if scores:
         charts.show(
             charts.interval_figure(scores, "mean score of the answers, 0 to 100"),
@@ -46,9 +46,9 @@ def show_stages(tour: Run) -> None:
     lines = [
         {
             "Stage": stage_title(str(stage["stage"])),
-            "Keep every rule": share_text(_interval(stage["share"])),
-            "Score": interval_text(_interval(stage["score"])),
-            "chrF": interval_text(_interval(stage["chrf"])),
+            "Keep every rule": share_text(told_interval(stage["share"])),
+            "Score": interval_text(told_interval(stage["score"])),
+            "chrF": interval_text(told_interval(stage["chrf"])),
             "KL, nats an answer": _nats(stage["kl_sequence"]),
             "Training": duration(stage["seconds"]),
         }
@@ -70,15 +70,11 @@ def show_stages(tour: Run) -> None:
             )
     accuracy = reward.get("accuracy")
     if accuracy:
-        st.markdown(f"**Reward model**: {share_text(_interval(accuracy))} of held-out pairs in the right order.")
+        st.markdown(f"**Reward model**: {share_text(told_interval(accuracy))} of held-out pairs in the right order.")
     variants = told.get("variants") or {}
     if variants:
         query = variants_query(*map(str, variants.values()))
         link_to(PLAYGROUND, "Ask all of them something yourself", icon="compare_arrows", **query)
-
-
-def _interval(told: Mapping[str, Any] | None) -> Interval | None:
-    return Interval(**told) if told else None
 
 
 def _nats(told: Mapping[str, Any] | None) -> str:

@@ -6,12 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from workbench.api import Workspace
-from workbench.errors import NotFound
 from workbench.records import Run, RunState, Variant
-from workbench.store.models import get_variant, list_variants
+from workbench.store.models import list_variants
 from workbench.ui.errors import shown_errors
+from workbench.ui.grid import told_interval
 from workbench.ui.links import DATASETS, RUNS, go_to, link_to, run_query
-from workbench.ui.run_results import told_interval
+from workbench.ui.run_results import find_variant
 from workbench.ui.runs import run_link
 from workbench.ui.text import ago, figure, plain
 
@@ -20,8 +20,7 @@ SHOWN = 200
 
 def show_distance(ws: Workspace, run: Run) -> None:
     """KL of the variant a run made, in nats an answer."""
-    made = str(run.result.get("variant_id") or "")
-    variant = _variant(ws, made) if made else None
+    variant = find_variant(ws, run.result.get("variant_id"))
     if variant is None:
         st.caption("Measured on answers of the variant that the run makes; it has made none yet.")
         return
@@ -38,7 +37,7 @@ def _show_measured(ws: Workspace, variant: Variant) -> None:
         told = told_interval(found.result.get("kl_sequence"))
         if found.state is not RunState.FINISHED or told is None:
             continue
-        other = _variant(ws, str(found.result.get("reference")))
+        other = find_variant(ws, found.result.get("reference"))
         lines.append(
             {
                 "From": other.name if other else "a deleted variant",
@@ -78,17 +77,10 @@ def _show_form(ws: Workspace, run: Run, variant: Variant) -> None:
 def _references(ws: Workspace, run: Run, variant: Variant) -> dict[str, str]:
     """What it can be held against, by id: first what the run went on from, then its base."""
     found = {}
-    began = _variant(ws, str(run.result.get("reference_id") or run.spec.get("adapter") or ""))
+    began = find_variant(ws, run.result.get("reference_id") or run.spec.get("adapter"))
     if began is not None and began.model_id == variant.model_id:
         found[began.id] = f"{plain(began.name)} (it went on from it)"
     for each in list_variants(ws.store, model_id=variant.model_id, archived=True):
         if each.adapter_path is None:
             found.setdefault(each.id, f"{plain(each.name)} (its base)")
     return found
-
-
-def _variant(ws: Workspace, reference: str) -> Variant | None:
-    try:
-        return get_variant(ws.store, reference) if reference else None
-    except NotFound:
-        return None

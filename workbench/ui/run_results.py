@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import pandas as pd
 import streamlit as st
-from pydantic import ValidationError
 
 from workbench.api import Workspace
 from workbench.errors import NotFound
-from workbench.records import Interval, Run
+from workbench.records import Run, Variant
 from workbench.store.models import get_variant
 from workbench.training.divergence import ROWS
+from workbench.ui.grid import told_interval
 from workbench.ui.links import LEADERBOARD, MODELS, RANK, link_to, queue_query
 from workbench.ui.reward_scores import show_scores
 from workbench.ui.share import show_exported
@@ -26,14 +26,6 @@ from workbench.ui.text import count, figure, plain
 def show_result(ws: Workspace, run: Run) -> None:
     """What a finished run of one of the kinds of `RESULTS` found."""
     RESULTS[run.kind](ws, run)
-
-
-def told_interval(found: object) -> Interval | None:
-    """An interval as a result keeps it; None where it is none."""
-    try:
-        return Interval.model_validate(found)
-    except ValidationError:
-        return None
 
 
 def _kl(ws: Workspace, run: Run) -> None:
@@ -136,7 +128,13 @@ def _count(found: object) -> str:
 
 
 def _name(ws: Workspace, variant_id: object) -> str:
+    found = find_variant(ws, variant_id)
+    return found.name if found is not None else f"{variant_id} (deleted)"
+
+
+def find_variant(ws: Workspace, variant_id: object) -> Variant | None:
+    """The variant that a result or a setting names; None where none is named, or it was deleted."""
     try:
-        return get_variant(ws.store, str(variant_id)).name
+        return get_variant(ws.store, str(variant_id)) if variant_id else None
     except NotFound:
-        return f"{variant_id} (deleted)"
+        return None
